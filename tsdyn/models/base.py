@@ -1,0 +1,57 @@
+"""What it takes to be a model: a loss to train on, and samples to predict with."""
+
+import abc
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+
+
+class _Remembers(abc.ABCMeta):
+    """Keeps the arguments an instance was built with, so that `tsdyn.load` can build it again."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        self = super().__call__(*args, **kwargs)
+        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        _, *arguments = bound.arguments.items()
+        self.arguments = dict(arguments)
+        return self
+
+
+class Model(nn.Module, metaclass=_Remembers):
+    """A conditional distribution: p(want | given).
+
+    Every batch is a pair: what is `given` and what is `want`ed. Forecasting, imputation and
+    reconstruction differ only in how the pair was cut; no model asks which it is.
+    """
+
+    arguments: dict[str, Any]
+
+    @abc.abstractmethod
+    def loss(self, given: Any, want: Any) -> Tensor:
+        """-log p(want | given), a scalar in nats per observed value of `want`."""
+
+    @abc.abstractmethod
+    def sample(self, given: Any, at: Tensor, n: int) -> Tensor:
+        """n draws from p(x(at) | given): at (B, T) -> (n, B, T, D). Chance comes from torch's generator."""
+
+    def on_epoch(self, epoch: int, train: tuple[Any, Any]) -> None:
+        """Called as each epoch starts, with the whole training set as one big pair (given, want).
+
+        For what gradients do not do: statistics, closed-form fits, half-bridges, EM, messages.
+        """
+
+
+def require_fitted(fitted: Tensor, model: str) -> None:
+    """M01 unless the buffer `fitted` says that a training set has been seen."""
+    if not bool(torch.any(fitted)):
+        raise ModelError(
+            "M01",
+            f"{model} was asked before it saw a training set",
+            "a fitted model",
+            "Train it with `tsdyn.fit(model, paths, task)` or `tsdyn fit`, or load a trained one",
+        )
