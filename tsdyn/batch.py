@@ -8,7 +8,8 @@ All containers are NamedTuples, so `DataLoader`, Lightning's `.to(device)`, `pin
 `torch.utils._pytree` already know how to take them apart and put them back.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,9 +62,17 @@ class Snapshots(NamedTuple):
 class Entries(NamedTuple):
     """Entries of a tensor whose M modes are indexed by real numbers."""
 
-    index: Tensor  # (N, M)
+    index: Tensor  # type: ignore[assignment]  # (N, M); covers tuple.index, which nobody asks of entries
     y: Tensor  # (N,)
     weights: Tensor | None = None  # (N,)
+
+
+def each(paths: Paths, f: Callable[[Tensor], Tensor]) -> Paths:
+    """f applied to every tensor of `paths`; all of them have the series first."""
+    tensors: dict[str, Any] = {
+        k: f(v) for k, v in zip(paths._fields, paths, strict=True) if isinstance(v, Tensor)
+    }
+    return paths._replace(**tensors)
 
 
 def take(paths: Paths, rows: Tensor | list[int]) -> Paths:
@@ -76,7 +85,7 @@ def take(paths: Paths, rows: Tensor | list[int]) -> Paths:
     names = paths.names and paths.names._replace(
         series=tuple(paths.names.series[int(i)] for i in rows)
     )
-    taken = Paths(*(f[rows] if isinstance(f, Tensor) else f for f in paths[:-1]), names)
+    taken = each(paths, lambda f: f[rows])._replace(names=names)
     if taken.covariates is not None:
         return taken
     seen = taken.mask.any(-1).any(0).nonzero()
@@ -138,9 +147,7 @@ def merge(a: Paths, b: Paths) -> tuple[Paths, Tensor]:
         return torch.cat([u, v], 1).take_along_dim(order[..., None], 1)
 
     covariates = (
-        None
-        if a.covariates is None or b.covariates is None
-        else both(a.covariates, b.covariates)
+        None if a.covariates is None or b.covariates is None else both(a.covariates, b.covariates)
     )
     merged = a._replace(t=t, x=both(a.x, b.x), mask=both(a.mask, b.mask), covariates=covariates)
     return merged, order.argsort(1)[:, a.t.shape[1] :]
@@ -164,13 +171,19 @@ def windows(paths: Paths, length: int, stride: int = 1) -> Paths:
     names = paths.names and paths.names._replace(
         series=tuple(paths.names.series[i] for i in b.tolist())
     )
-    cut = Paths(
-        paths.t[b[:, None], at],
-        paths.x[b[:, None], at],
-        paths.mask[b[:, None], at],
-        None if paths.covariates is None else paths.covariates[b[:, None], at],
-        *(f[b] if f is not None else None for f in (paths.static, paths.labels, paths.weights)),
-        names,
+
+    def rows(f: Tensor) -> Tensor:
+        return f[b[:, None], at]
+
+    cut = paths._replace(
+        t=rows(paths.t),
+        x=rows(paths.x),
+        mask=rows(paths.mask),
+        covariates=None if paths.covariates is None else rows(paths.covariates),
+        static=None if paths.static is None else paths.static[b],
+        labels=None if paths.labels is None else paths.labels[b],
+        weights=None if paths.weights is None else paths.weights[b],
+        names=names,
     )
     seen = cut.mask.flatten(1).any(1).nonzero()[:, 0]
     return cut if len(seen) == len(b) else take(cut, seen)
@@ -190,6 +203,4 @@ def query(at: Tensor, like: Paths) -> Paths:
 
 def repeat(paths: Paths, n: int) -> Paths:
     """Every series n times in a row: (B n, ...), the n copies of a series side by side."""
-    return Paths(
-        *(f.repeat_interleave(n, 0) if isinstance(f, Tensor) else f for f in paths[:-1]), None
-    )
+    return each(paths, lambda f: f.repeat_interleave(n, 0))._replace(names=None)

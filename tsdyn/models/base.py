@@ -15,7 +15,7 @@ class _Remembers(abc.ABCMeta):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__call__(*args, **kwargs)
-        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)  # type: ignore[misc]
         bound.apply_defaults()
         _, *arguments = bound.arguments.items()
         self.arguments = dict(arguments)

@@ -1,0 +1,70 @@
+"""Probabilistic models of time series and dynamics, observed irregularly.
+
+The door: every public name, loaded when it is first used, so that `import tsdyn` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .batch import (
+        Clock as Clock,
+        Entries as Entries,
+        Names as Names,
+        Paths as Paths,
+        Snapshots as Snapshots,
+    )
+    from .data.frames import read as read
+    from .data.load import load as load_dataset
+    from .errors import TsdynError as TsdynError
+    from .evaluation import evaluate as evaluate
+    from .forecasts import Forecast as Forecast
+    from .io import load as load, save as save
+    from .lit.fit import fit as fit
+    from .models.base import Model as Model
+    from .predict import (
+        backtest as backtest,
+        fill as fill,
+        forecast as forecast,
+        impute as impute,
+        simulate as simulate,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Clock": "batch",
+    "Entries": "batch",
+    "Forecast": "forecasts",
+    "Model": "models.base",
+    "Names": "batch",
+    "Paths": "batch",
+    "Snapshots": "batch",
+    "TsdynError": "errors",
+    "backtest": "predict",
+    "evaluate": "evaluation",
+    "fill": "predict",
+    "fit": "lit.fit",
+    "forecast": "predict",
+    "impute": "predict",
+    "load": "io",
+    "load_dataset": "data.load",
+    "read": "data.frames",
+    "save": "io",
+    "simulate": "predict",
+}
+_NAMED_OTHERWISE = {"load_dataset": "load"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(
+            f"tsdyn has no public name `{name}`; known: {', '.join(sorted(_HOME))}"
+        )
+    value = getattr(import_module(f".{_HOME[name]}", __name__), _NAMED_OTHERWISE.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOME, "__version__"])

@@ -1,0 +1,403 @@
+"""Time as the user writes it <-> float64: numbers stay, dates are seconds since 1970 UTC.
+
+Whatever is read here is written back in the same type: integers, floats, timestamps with their zone,
+or `datetime.date`.
+"""
+
+import datetime
+import logging
+import re
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..batch import Clock
+from ..errors import DataError
+
+Column: TypeAlias = "pd.Series[Any]"
+Place = Callable[[int], str]  # what a position in a column is called in a message
+
+log = logging.getLogger("tsdyn")
+
+EXACT = 2**53  # beyond it float64 skips integers
+SECOND = np.timedelta64(1, "s")
+OFFSET = r"(Z|[+-]\d{2}(?::?\d{2})?)"
+ISO = rf"\d{{4}}-\d{{2}}(?:-\d{{2}}(?:[T ]\d{{2}}:\d{{2}}(?::\d{{2}}(?:\.\d+)?)?\s?{OFFSET}?)?)?"
+SLASHED = r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})(.*)"  # 01/02/2024: a day or a month first
+UNITS = {
+    **dict.fromkeys(("w", "week", "weeks"), 604800.0),
+    **dict.fromkeys(("d", "day", "days"), 86400.0),
+    **dict.fromkeys(("h", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("min", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("s", "second", "seconds"), 1.0),
+    "ms": 1e-3,
+    "us": 1e-6,
+}
+WRITE_ISO = "Write times as 2024-03-01 or 2024-03-01T12:00:00, or as numbers"
+
+
+def row(i: int) -> str:
+    return f"row {i}"
+
+
+def spots(bad: NDArray[np.bool_], place: Place) -> str:
+    """Where the first three of the marked positions are, and how many there are."""
+    found = bad.nonzero()[0]
+    text = ", ".join(place(int(i)) for i in found[:3])
+    return text if len(found) <= 3 else f"{text} (3 of {len(found)})"
+
+
+def parse_times(
+    values: Column,
+    *,
+    name: str = "time",
+    day_first: bool | None = None,
+    zone: str | None = None,
+    place: Place = row,
+) -> tuple[NDArray[np.float64], Clock]:
+    """A column of times (N,) as float64, and how it was written.
+
+    Args:
+        values: integers, floats, timestamps, dates or text in the manner of ISO 8601.
+        name: what the column is called in messages.
+        day_first: whether 01/02/2024 is the first of February; None refuses such text.
+        zone: time zone that text with several offsets, or with none, is in.
+        place: what position i is called in messages.
+
+    Raises:
+        DataError: D04 missing or infinite, D08 mixed zones, D09 text that cannot be read without a
+            guess, D14 integers beyond 2**53, D15 times that float64 cannot tell apart.
+    """
+    values = pd.Series(values).reset_index(drop=True)
+    missing = values.isna().to_numpy()
+    if missing.any():
+        raise _not_finite(name, spots(missing, place))
+    dtype = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        values = values.astype(dtype.categories.dtype)
+    elif isinstance(dtype, pd.ArrowDtype):
+        values = values.astype(object)
+    kind = pd.api.types.infer_dtype(values)
+    if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
+        return _numbers(values, name, place)
+    if kind == "datetime64":
+        return _stamps(values, name)
+    if kind == "datetime":
+        return _objects(values, name, zone, place)
+    if kind == "date":
+        return _seconds(pd.to_datetime(values), name), Clock("date")
+    if kind == "period":
+        return _stamps(pd.Series(values.dt.to_timestamp()), name)
+    if kind in ("timedelta64", "timedelta"):
+        log.info("column `%s` holds durations: taken as seconds", name)
+        lengths = pd.to_timedelta(values).dt.total_seconds()
+        return np.asarray(lengths, dtype=np.float64), Clock("float")
+    if kind == "string":
+        return _text(values, name, day_first, zone, place)
+    raise DataError(
+        "D09",
+        f"column `{name}` holds values that are no times ({kind}), the first is {values.iloc[0]}",
+        "A time is an integer, a float, a timestamp, a date or text, the same throughout the column",
+        WRITE_ISO,
+    )
+
+
+def _not_finite(name: str, where: str) -> DataError:
+    return DataError(
+        "D04",
+        f"column `{name}` has no finite time in {where}",
+        "Every row needs one",
+        "Drop these rows or fill in their times",
+    )
+
+
+def _numbers(values: Column, name: str, place: Place) -> tuple[NDArray[np.float64], Clock]:
+    numbers = pd.to_numeric(values)
+    whole = pd.api.types.is_integer_dtype(numbers.dtype)
+    t = numbers.to_numpy(dtype=np.float64)
+    if not np.isfinite(t).all():
+        raise _not_finite(name, spots(~np.isfinite(t), place))
+    if whole and (abs(t) > EXACT).any():
+        raise DataError(
+            "D14",
+            f"column `{name}` holds integers beyond 2**53 in {spots(abs(t) > EXACT, place)}",
+            "float64 holds every integer only up to 2**53",
+            "Subtract an origin, or turn epochs into timestamps with pandas.to_datetime(..., unit=...)",
+        )
+    if whole and _calendar(t):
+        log.warning("column `%s` looks like dates written as YYYYMMDD: taken as numbers", name)
+    return t, Clock("integer" if whole else "float")
+
+
+def _calendar(t: NDArray[np.float64]) -> bool:
+    """Whether every number reads as year, month, day."""
+    year, month, day = t // 10000, t // 100 % 100, t % 100
+    inside = (1900 <= year) & (year <= 2100) & (1 <= month) & (month <= 12) & (1 <= day)
+    return bool((inside & (day <= 31)).all())
+
+
+def _stamps(values: Column, name: str) -> tuple[NDArray[np.float64], Clock]:
+    zone = zone_name(values.dt.tz)
+    if zone is not None:
+        values = values.dt.tz_convert("UTC").dt.tz_localize(None)
+    return _seconds(values, name), Clock("datetime", zone)
+
+
+def _seconds(values: Column, name: str) -> NDArray[np.float64]:
+    """Seconds since 1970; whole seconds and the rest apart, so that neither is rounded before the sum."""
+    stamps = values.to_numpy()
+    past = stamps - np.datetime64(0, "s")
+    whole = past // SECOND
+    rest = (past - whole.astype("timedelta64[s]")) / SECOND
+    t: NDArray[np.float64] = whole.astype(np.float64) + rest
+    finer = np.datetime_data(stamps.dtype)[0] == "ns" and (rest * 1e6 % 1 > 1e-4).any()
+    if finer and len(np.unique(t)) < len(np.unique(stamps)):
+        raise DataError(
+            "D15",
+            f"column `{name}` holds times closer than a microsecond",
+            "float64 seconds since 1970 tell apart about 0.3 microseconds",
+            "Give times as numbers counted from the start of the measurement",
+        )
+    return t
+
+
+def _objects(
+    values: Column, name: str, zone: str | None, place: Place
+) -> tuple[NDArray[np.float64], Clock]:
+    """A column of Python datetimes: all naive, or all of one zone (any, if `zone` is given)."""
+    zones = values.map(lambda stamp: str(zone_name(stamp.tzinfo)))
+    aware = (zones != "None").to_numpy()
+    _one_zone(aware, zones, name, zone, place)
+    if not aware.any():
+        return _stamps(pd.to_datetime(values), name)
+    stamps = pd.to_datetime(values, utc=True)
+    return _stamps(stamps.dt.tz_convert(zone or zones.iloc[0]), name)
+
+
+def _one_zone(
+    aware: NDArray[np.bool_], zones: Column, name: str, zone: str | None, place: Place
+) -> None:
+    if aware.any() and not aware.all():
+        raise DataError(
+            "D08",
+            f"column `{name}` has times with a zone, and without one in {spots(~aware, place)}",
+            "All times of a column have a zone, or none has",
+            "Add the zone where it is missing, for example with Series.dt.tz_localize",
+        )
+    found = list(pd.unique(zones[aware]))
+    if len(found) > 1 and zone is None:
+        raise DataError(
+            "D08",
+            f"column `{name}` mixes the time zones {', '.join(map(str, found[:3]))}",
+            "All times of a column are in one zone",
+            "Name the zone they are to be in, for example zone='UTC'",
+        )
+
+
+def _text(
+    values: Column, name: str, day_first: bool | None, zone: str | None, place: Place
+) -> tuple[NDArray[np.float64], Clock]:
+    """Each distinct text is read once."""
+    codes, distinct = pd.factorize(values.str.strip())
+    text = pd.Series(np.asarray(distinct, dtype=object))
+
+    def where(bad: Column) -> str:
+        return spots(bad.to_numpy(dtype=bool)[codes], place)
+
+    numbers = pd.to_numeric(text, errors="coerce")
+    if numbers.notna().all():
+        t, clock = _numbers(numbers, name, lambda i: place(int((codes == i).argmax())))
+        return t[codes], clock
+    text = _year_first(text, name, day_first, where)
+    unread = ~text.str.fullmatch(ISO)
+    stamps = pd.to_datetime(text.where(~unread), format="ISO8601", utc=True, errors="coerce")
+    if stamps.isna().any():
+        bad = stamps.isna()
+        raise DataError(
+            "D09",
+            f"column `{name}` holds text that is no time, such as {text[bad].iloc[0]!r} in {where(bad)}",
+            "",
+            WRITE_ISO,
+        )
+    offsets = text.str.extract(rf":\d{{2}}\S*?\s?{OFFSET}$")[0].replace("Z", "+00:00")
+    aware = offsets.notna().to_numpy()
+    _one_zone(aware[codes], offsets.iloc[codes].reset_index(drop=True), name, zone, place)
+    if aware.any():
+        own = "UTC" if offsets[0] in ("+00:00", "+0000", "+00") else f"UTC{offsets[0]}"
+        t, clock = _stamps(stamps.dt.tz_convert(zone or own), name)
+    elif zone is None:
+        t, clock = _stamps(stamps.dt.tz_localize(None), name)
+        clock = clock if text.str.contains(":").any() else Clock("date")
+    else:
+        t, clock = _stamps(_localised(stamps.dt.tz_localize(None), name, zone, where), name)
+    return t[codes], clock
+
+
+def _year_first(
+    text: Column, name: str, day_first: bool | None, where: Callable[[Column], str]
+) -> Column:
+    """01/02/2024 10:00 -> 2024-02-01 10:00 (day first), or 2024-01-02 10:00."""
+    text = text.str.replace(r"^(\d{4})/(\d{2})/(\d{2})", r"\1-\2-\3", regex=True)
+    slashed = text.str.fullmatch(SLASHED)
+    if not slashed.any():
+        return text
+    if day_first is None:
+        raise DataError(
+            "D09",
+            f"column `{name}` holds dates that can be read in two ways, such as {text[slashed].iloc[0]!r} in {where(slashed)}",
+            "It must be known whether the day or the month comes first",
+            "Say day_first=True or day_first=False, or write 2024-03-01",
+        )
+    parts = text[slashed].str.extract(SLASHED)
+    day, month = (parts[0], parts[1]) if day_first else (parts[1], parts[0])
+    text = text.copy()
+    text[slashed] = parts[2] + "-" + month.str.zfill(2) + "-" + day.str.zfill(2) + parts[3]
+    return text
+
+
+def _localised(stamps: Column, name: str, zone: str, where: Callable[[Column], str]) -> Column:
+    local = stamps.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
+    if local.isna().any():
+        raise DataError(
+            "D09",
+            f"column `{name}` holds times that {zone} has twice or never, in {where(local.isna())}",
+            "",
+            "Write them with their offset, as in 2024-10-27T02:30:00+01:00",
+        )
+    return local
+
+
+def zone_name(zone: datetime.tzinfo | None) -> str | None:
+    """A name under which pandas finds the zone again; UTC where there is none."""
+    if zone is None:
+        return None
+    offset = zone.utcoffset(None)
+    if offset is not None and str(zone).startswith(("pytz.FixedOffset", "tzoffset")):
+        return str(datetime.timezone(offset))
+    try:
+        pd.Timestamp(0, tz="UTC").tz_convert(str(zone))
+    except (ValueError, TypeError, LookupError):
+        log.warning("time zone %s has no name that can be stored: UTC is used in its place", zone)
+        return "UTC"
+    return str(zone)
+
+
+def times_to_user(t: Tensor | NDArray[Any], clock: Clock) -> "pd.Index[Any]":
+    """Times (N,) in the type the user wrote them in.
+
+    Dated times are rounded to microseconds. Where whole numbers or days cannot hold a time, floats
+    or timestamps come back in their place.
+    """
+    if isinstance(t, Tensor):
+        t = t.detach().cpu().numpy()
+    t = np.asarray(t, dtype=np.float64)
+    back: pd.Index[Any]
+    if clock.kind in ("integer", "float"):
+        whole = clock.kind == "integer" and (t == np.rint(t)).all()
+        back = pd.Index(t.astype(np.int64) if whole else t)
+        return back
+    if clock.kind == "date" and (t % 86400 == 0).all():
+        days = (t // 86400).astype(np.int64).astype("datetime64[D]")
+        back = pd.Index(days.astype(object), dtype=object)
+        return back
+    stamps = pd.DatetimeIndex(np.rint(t * 1e6).astype(np.int64).astype("datetime64[us]"))
+    return stamps if clock.zone is None else stamps.tz_localize("UTC").tz_convert(clock.zone)
+
+
+def times_from_user(values: Any, clock: Clock) -> NDArray[np.float64]:
+    """Times (N,) given by the user, on the clock of the data.
+
+    Raises:
+        DataError: D17 numbers for dated data, dates for counted data, or a time that is not finite;
+            D08 a zone where the data have none, or none where they have one.
+    """
+    known = isinstance(values, pd.Series | pd.Index)  # numpy would take their zone away
+    column = pd.Series(values if known else np.ravel(np.asarray(values))).reset_index(drop=True)
+    if not len(column):
+        return np.zeros(0)
+    if not _finite(column).all():
+        where = spots(~_finite(column), lambda i: f"place {i}")
+        raise DataError(
+            "D17", f"the times asked for are not finite in {where}", "", "Give numbers or dates"
+        )
+    t, own = parse_times(column, name="times")
+    counted = {"integer", "float"}
+    if (own.kind in counted) != (clock.kind in counted):
+        asked, kept = ("dates", "numbers") if clock.kind in counted else ("numbers", "dates")
+        raise DataError(
+            "D17",
+            f"the times asked for are {asked}",
+            f"The times of the data are {kept}",
+            f"Ask for {kept}",
+        )
+    if own.kind not in counted and (own.zone is None) != (clock.zone is None):
+        asked = "no time zone" if own.zone is None else f"the time zone {own.zone}"
+        kept = "none" if clock.zone is None else f"times in {clock.zone}"
+        fix = (
+            f"Localise them with tz_localize({clock.zone!r})"
+            if own.zone is None
+            else "Drop theirs with tz_localize(None)"
+        )
+        raise DataError("D08", f"the times asked for have {asked}", f"The data have {kept}", fix)
+    return t
+
+
+def _finite(column: Column) -> NDArray[np.bool_]:
+    present = column.notna().to_numpy()
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return present & np.isfinite(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    return present
+
+
+def duration(length: Any, clock: Clock) -> float:
+    """A length of time in the unit of t, which is the second for dated data.
+
+    Args:
+        length: a number in the unit of t, or, for dated data, text such as "24h", "52w", "365.25d",
+            or a timedelta.
+
+    Raises:
+        DataError: D17 if it is no length of time, not positive, or not for this clock.
+    """
+    if isinstance(length, np.timedelta64):  # which numpy counts among the integers
+        length = pd.Timedelta(length)
+    if isinstance(length, int | float | np.integer | np.floating):
+        value = float(length)
+        if clock.kind not in ("integer", "float"):
+            log.info("a length of %g is taken as %g seconds", value, value)
+    elif isinstance(length, str) and re.fullmatch(r"\s*[+-]?[\d.]+(e[+-]?\d+)?\s*", length, re.I):
+        return duration(float(length), clock)
+    elif clock.kind in ("integer", "float"):
+        raise DataError(
+            "D17",
+            f"{str(length)!r} is a length of calendar time",
+            "The times of the data are numbers without a unit",
+            "Give a number in the unit of the time column",
+        )
+    else:
+        value = _seconds_of(length)
+    if not 0 < value < np.inf:
+        raise DataError(
+            "D17", f"the length of time is {length}", "It must be positive and finite", ""
+        )
+    return value
+
+
+def _seconds_of(length: Any) -> float:
+    if not isinstance(length, str):
+        return float(pd.Timedelta(length).total_seconds())
+    parts = re.findall(r"([\d.]+)\s*([a-z]+)", length.lower())
+    if re.fullmatch(r"(\s*\d+(\.\d*)?\s*[a-z]+)+\s*", length.lower()) and all(
+        unit in UNITS for _, unit in parts
+    ):
+        return sum(float(number) * UNITS[unit] for number, unit in parts)
+    raise DataError(
+        "D17",
+        f"{length!r} is no length of time",
+        "Units are w, d, h, min, s, ms and us; months and years have no fixed length",
+        "Write for example '24h', '52w' or '365.25d'",
+    )

@@ -1,0 +1,139 @@
+"""What is learned from, and what is kept for judging.
+
+A split is a function `(paths, cut) -> Parts`; `cut` turns the series kept for judging into a pair
+(given, want), and is used where the split itself does not say what is wanted. The pairs of a split
+are cut once: every epoch and every model is judged on the same questions.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..batch import Paths, hide, split_after, take
+from ..errors import DataError
+
+Pair = tuple[Any, Any]
+Cut = Callable[[Paths], Pair]
+
+
+class Parts(NamedTuple):
+    """Nothing that `val` or `test` wants is in `train`."""
+
+    train: Paths
+    val: Pair | None
+    test: Pair | None
+
+
+Split = Callable[[Paths, Cut], Parts]
+
+
+@dataclasses.dataclass(frozen=True)
+class BySeries:
+    """Whole series are kept: judged on series never seen.
+
+    Args:
+        val: part of the series for validation.
+        test: part of the series for the final test.
+        shuffle: draw the series at random; False keeps their order, train first, test last.
+        seed: of the draw.
+    """
+
+    val: float = 0.15
+    test: float = 0.15
+    shuffle: bool = True
+    seed: int = 0
+
+    def __call__(self, paths: Paths, cut: Cut) -> Parts:
+        n = len(paths.t)
+        order = (
+            torch.randperm(n, generator=torch.Generator().manual_seed(self.seed))
+            if self.shuffle
+            else torch.arange(n)
+        )
+        a, b = round(n * (1 - self.val - self.test)), round(n * (1 - self.test))
+        if a < 1:
+            raise DataError(
+                "D10",
+                f"{n} series leave none for training with val={self.val} and test={self.test}",
+                "at least one series to learn from",
+                "Use ByTime or ByTimePoint for few series",
+            )
+        rows = order[:a], order[a:b], order[b:]
+        val, test = (cut(take(paths, r)) if len(r) else None for r in rows[1:])
+        return Parts(take(paths, rows[0]), val, test)
+
+
+@dataclasses.dataclass(frozen=True)
+class ByTime:
+    """The end of the time axis is kept: judged on the future. Shares of the whole time span.
+
+    Train ends where validation begins; validation wants the next stretch given all before it; the
+    test wants the last stretch given all before that.
+    """
+
+    val: float = 0.1
+    test: float = 0.1
+
+    def __call__(self, paths: Paths, cut: Cut) -> Parts:
+        seen = paths.mask.any(-1)
+        start, end = paths.t[seen].min(), paths.t[seen].max()
+        first, second = (
+            (start + (end - start) * share).expand(len(paths.t))
+            for share in (1 - self.val - self.test, 1 - self.test)
+        )
+        train = split_after(paths, first)[0]
+        if not train.mask.any():
+            raise DataError(
+                "D10",
+                "no row lies before the validation stretch",
+                "some rows to learn from",
+                "Use smaller val and test",
+            )
+        val = split_after(_until(paths, second), first) if self.val else None
+        test = split_after(paths, second) if self.test else None
+        return Parts(_observed(train), _asking(val), _asking(test))
+
+
+@dataclasses.dataclass(frozen=True)
+class ByTimePoint:
+    """Random rows in time are kept: judged on the holes between what was learned from."""
+
+    val: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+
+    def __call__(self, paths: Paths, cut: Cut) -> Parts:
+        u = torch.rand(paths.t.shape, generator=torch.Generator().manual_seed(self.seed))
+        for_val, for_test = u < self.val, (u >= self.val) & (u < self.val + self.test)
+        rest, test = hide(paths, _rows_of(for_test, paths))
+        train, val = hide(rest, _rows_of(for_val, paths))
+        return Parts(
+            train,
+            (train, val) if self.val else None,
+            (rest, test) if self.test else None,
+        )
+
+
+def _until(paths: Paths, end: Tensor) -> Paths:
+    return paths._replace(mask=paths.mask & (paths.t <= end[:, None])[..., None])
+
+
+def _observed(paths: Paths) -> Paths:
+    """The series that hold an observation."""
+    return take(paths, paths.mask.flatten(1).any(1).nonzero()[:, 0])
+
+
+def _asking(pair: Pair | None) -> Pair | None:
+    """The series of which something is wanted and something is given."""
+    if pair is None:
+        return None
+    given, want = pair
+    rows = (given.mask.flatten(1).any(1) & want.mask.flatten(1).any(1)).nonzero()[:, 0]
+    return (take(given, rows), take(want, rows)) if len(rows) else None
+
+
+def _rows_of(chosen: Tensor, paths: Paths) -> Tensor:
+    return chosen.to(paths.mask.device)[..., None].expand_as(paths.mask)

@@ -1,0 +1,365 @@
+"""Rows of a table -> `Paths`, with every check that a table can fail.
+
+A table is sorted by series and time, its repeated times are settled, its numbers become float32
+once it is known that nothing is lost, and the rows are laid out as (B, T).
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypedDict
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ..batch import Clock, Names, Paths
+from ..errors import ConfigError, DataError, did_you_mean
+from .clock import EXACT, Column, Place, spots
+
+log = logging.getLogger("tsdyn")
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.intp]
+
+LARGEST = float(np.finfo(np.float32).max)
+OFFSET = 1e6  # how far from zero, in units of their spread, values may lie
+
+
+class Table(NamedTuple):
+    """N rows of B series, in any order."""
+
+    codes: Integers  # (N,)    which series a row belongs to
+    series: tuple[str | int, ...]  # B
+    t: Floats  # (N,)
+    clock: Clock
+    rows: Sequence[Any]  # N       what the user calls a row
+    channels: Mapping[str, Column]  # D columns of N
+    covariates: Mapping[str, Column] = {}
+    static: Mapping[str, Column] = {}  # one value per series, repeated or missing
+    label: Column | None = None
+    weight: Column | None = None
+
+
+class How(TypedDict, total=False):
+    """What to do where a table leaves a choice.
+
+    on_duplicate: rows of one series at one time are an error, or become their mean, the first or
+        the last value of each channel that is not missing.
+    on_unsorted: rows out of order are sorted, or are an error.
+    day_first: whether 01/02/2024 is the first of February; None refuses such text.
+    zone: time zone of text with several offsets, or with none.
+    classes: what the labels may be, in the order of their numbers; None takes those that occur.
+    """
+
+    on_duplicate: Literal["error", "mean", "first", "last"]
+    on_unsorted: Literal["sort", "error"]
+    day_first: bool | None
+    zone: str | None
+    classes: Sequence[str] | None
+
+
+def assemble(table: Table, how: How) -> Paths:
+    """Sorted, checked and padded: N rows -> (B, T).
+
+    Raises:
+        DataError: D01, D03, D05, D06, D07, D13, D14, D15, D21.
+    """
+    on_duplicate = _choice("on_duplicate", how, ("error", "mean", "first", "last"))
+    on_unsorted = _choice("on_unsorted", how, ("sort", "error"))
+    codes, t = table.codes, table.t
+    if not len(t):
+        raise no_rows("the table has no rows")
+
+    def place(i: int) -> str:
+        return f"row {table.rows[i]} of series `{table.series[codes[i]]}`"
+
+    x = _stack(table.channels, place, "channel")  # (N, D)
+    covariates = _stack(table.covariates, place, "covariate")  # (N, C)
+    for name, column in zip(table.covariates, covariates.T):
+        _present(name, column, place)
+    size = len(table.series)
+    classes, labels = _labels(table.label, codes, table.series, how.get("classes"))
+    static = [
+        per_series(name, number(name, column, place, "static column"), codes, table.series)
+        for name, column in table.static.items()
+    ]
+    weights = _weights(table.weight, codes, table.series, place)
+
+    order = _order(codes, t, place, on_unsorted)
+    codes, t, x, covariates = codes[order], t[order], x[order], covariates[order]
+    twice = np.zeros(len(t), dtype=bool)
+    twice[1:] = (codes[1:] == codes[:-1]) & (t[1:] == t[:-1])
+    if twice.any():
+        if on_duplicate == "error":
+            raise _repeated(twice, lambda i: place(order[i]))
+        log.info("%d rows repeat a time of their series: took their %s", twice.sum(), on_duplicate)
+        codes, t, x, covariates = _merged(codes, t, x, covariates, on_duplicate)
+
+    count = np.bincount(codes, minlength=size)  # (B,)
+    step = np.arange(count.max())
+    real = step < count[:, None]  # (B, T)
+    at = (count.cumsum() - count)[:, None] + np.minimum(step, count[:, None] - 1)
+    mask = ~np.isnan(x)[at] & real[..., None]
+    narrow = np.nan_to_num(_narrow(x, tuple(table.channels)))  # padding and holes hold zeros
+    return Paths(
+        t=torch.from_numpy(t[at]),
+        x=torch.from_numpy(np.where(mask, narrow[at], np.float32(0))),
+        mask=torch.from_numpy(mask),
+        covariates=torch.from_numpy(_narrow(covariates, tuple(table.covariates))[at])
+        if table.covariates
+        else None,
+        static=torch.from_numpy(_narrow(np.stack(static, 1), tuple(table.static)))
+        if static
+        else None,
+        labels=None if labels is None else torch.from_numpy(labels),
+        weights=None if weights is None else torch.from_numpy(weights.astype(np.float32)),
+        names=Names(
+            table.series,
+            tuple(table.channels),
+            table.clock,
+            tuple(table.covariates),
+            tuple(table.static),
+            classes,
+        ),
+    )
+
+
+def no_rows(came: str) -> DataError:
+    return DataError(
+        "D01",
+        came,
+        "At least one row of one series is needed",
+        "Check the file, or the filter that made the table",
+    )
+
+
+def _choice(name: str, how: Mapping[str, Any], known: tuple[str, ...]) -> str:
+    chosen: str = how.get(name, known[0])
+    if chosen not in known:
+        raise ConfigError(
+            "X01",
+            f"{name}={chosen!r} is unknown",
+            f"It is one of {', '.join(known)}",
+            did_you_mean(chosen, known) if isinstance(chosen, str) else "",
+        )
+    return chosen
+
+
+def number(name: str, column: Column, place: Place, role: str) -> Floats:
+    """A column of numbers (N,) as float64, NaN where it is missing.
+
+    Raises:
+        DataError: D03 text, D05 an infinite value, D14 a value that float32 cannot hold or an
+            integer that float64 cannot.
+    """
+    column = pd.Series(column)
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        column = column.astype(dtype.categories.dtype)
+    if not pd.api.types.is_numeric_dtype(column.dtype) or column.dtype.kind == "c":
+        column = _read_numbers(name, column, place, role)
+    values: Floats = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if (bad := np.isinf(values)).any():
+        raise DataError(
+            "D05",
+            f"{role} `{name}` is infinite in {spots(bad, place)}",
+            "A value is finite or missing",
+            "Replace it, or set it to NaN where it stands for a missing value",
+        )
+    if column.dtype.kind in "iu" and (bad := abs(values) > EXACT).any():
+        raise DataError(
+            "D14",
+            f"{role} `{name}` holds integers beyond 2**53 in {spots(bad, place)}",
+            "Values become floats, which hold every integer only up to there",
+            "Subtract an offset, or leave the column out if it is an identifier",
+        )
+    if (bad := abs(values) > LARGEST).any():
+        raise DataError(
+            "D14",
+            f"{role} `{name}` is beyond 3.4e38 in {spots(bad, place)}",
+            "Values become float32",
+            "Divide the column by its unit, or take its logarithm",
+        )
+    return values
+
+
+def _read_numbers(name: str, column: Column, place: Place, role: str) -> Column:
+    """Objects or text as numbers, where every one of them is a number."""
+    dated = column.dtype.kind in "mMc" or isinstance(column.dtype, pd.PeriodDtype)
+    read = (
+        pd.Series(np.nan, index=column.index)
+        if dated
+        else pd.to_numeric(column.astype(object), errors="coerce")
+    )
+    bad = (read.isna() & column.notna()).to_numpy(dtype=bool)
+    if bad.any():
+        raise DataError(
+            "D03",
+            f"{role} `{name}` holds {str(column.iloc[int(bad.argmax())])!r} in {spots(bad, place)}",
+            "It must hold numbers, NaN where they are missing",
+            "Convert it, or say which columns are channels with channels=[...]",
+        )
+    return read
+
+
+def _stack(columns: Mapping[str, Column], place: Place, role: str) -> Floats:
+    read = [number(name, column, place, role) for name, column in columns.items()]
+    return np.stack(read, 1) if read else np.zeros((0, 0))
+
+
+def _present(name: str, values: Floats, place: Place) -> None:
+    if (bad := np.isnan(values)).any():
+        raise DataError(
+            "D21",
+            f"covariate `{name}` is missing in {spots(bad, place)}",
+            "A covariate is known at every row, also at rows without an observation",
+            "Fill it in, drop these rows, or make it a channel",
+        )
+
+
+def per_series(name: str, values: Floats, codes: Integers, series: Sequence[str | int]) -> Floats:
+    """The one value (B,) that each series has in a column (N,) of repeated values.
+
+    Raises:
+        DataError: D14 where a series has several, D21 where it has none.
+    """
+    groups = pd.Series(values).groupby(codes)
+    low, high = groups.min().to_numpy(), groups.max().to_numpy()
+    if (bad := low < high).any():
+        raise DataError(
+            "D14",
+            f"column `{name}` takes several values within {spots(bad, lambda b: f'series `{series[b]}`')}",
+            "It must hold one value per series",
+            "Make it a covariate, or settle on one value",
+        )
+    if (bad := np.isnan(low)).any():
+        raise DataError(
+            "D21",
+            f"column `{name}` is missing for {spots(bad, lambda b: f'series `{series[b]}`')}",
+            "It must hold one value per series",
+            "Fill it in, or leave these series out",
+        )
+    return np.array(low)
+
+
+def _labels(
+    label: Column | None,
+    codes: Integers,
+    series: Sequence[str | int],
+    known: Sequence[str] | None,
+) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
+    """The classes, and the number (B,) of the class of each series."""
+    if label is None:
+        return tuple(known or ()), None
+    numbers, found = pd.factorize(np.asarray(label, dtype=object))
+    if pd.api.types.is_numeric_dtype(label.dtype):  # 10 after 9, and 1.0 is 1
+        rank = {c: str(int(c)) if c == int(c) else str(c) for c in sorted(found)}
+    else:
+        rank = {c: str(c) for c in sorted(found, key=str)}
+    classes = tuple(dict.fromkeys(rank.values())) if known is None else tuple(map(str, known))
+    unknown = [name for name in rank.values() if name not in classes]
+    if unknown:
+        raise DataError(
+            "D13",
+            f"label `{unknown[0]}` is not one of the known classes",
+            f"Known: {', '.join(classes)}",
+            "Correct the labels, or give all of classes=[...]",
+        )
+    values = np.array([classes.index(rank[c]) for c in found] + [np.nan])
+    return classes, per_series(str(label.name), values[numbers], codes, series).astype(np.int64)
+
+
+def _weights(
+    weight: Column | None, codes: Integers, series: Sequence[str | int], place: Place
+) -> Floats | None:
+    if weight is None:
+        return None
+    name = str(weight.name)
+    weights = per_series(name, number(name, weight, place, "weight"), codes, series)
+    if (bad := weights < 0).any() or not weights.any():
+        where = spots(bad, lambda b: f"series `{series[b]}`")
+        raise DataError(
+            "D14",
+            f"weight `{name}` is negative for {where}" if where else f"weight `{name}` is all zero",
+            "Weights are not negative, and some are positive",
+            "Correct them, or leave the series out",
+        )
+    return weights
+
+
+def _order(codes: Integers, t: Floats, place: Place, on_unsorted: str) -> Integers:
+    """Rows by series, then by time; rows of equal time stay in their order."""
+    order: Integers = np.argsort(codes, kind="stable")
+    after = np.zeros(len(t), dtype=bool)
+    after[1:] = (np.diff(codes[order]) == 0) & (np.diff(t[order]) < 0)
+    if not after.any():
+        return order
+    late = np.zeros(len(t), dtype=bool)
+    late[order[after]] = True
+    if on_unsorted == "error":
+        raise DataError(
+            "D07",
+            f"time runs backwards at {spots(late, place)}",
+            "Times increase within a series",
+            "Sort the rows, or pass on_unsorted='sort'",
+        )
+    log.info("sorted by time: it runs backwards at %s", spots(late, place))
+    by_time: Integers = np.lexsort((t, codes))
+    return by_time
+
+
+def _repeated(twice: NDArray[np.bool_], place: Place) -> DataError:
+    return DataError(
+        "D06",
+        f"{twice.sum()} rows repeat a time of their series: {spots(twice, place)}",
+        "A series has one row per time",
+        "Drop them, name the column that tells the series apart with series=..., or pass "
+        "on_duplicate='mean', 'first' or 'last'",
+    )
+
+
+def _merged(
+    codes: Integers, t: Floats, x: Floats, covariates: Floats, how: str
+) -> tuple[Integers, Floats, Floats, Floats]:
+    """One row per series and time: the mean, first or last present value of every column."""
+    width = x.shape[1]
+    both = pd.DataFrame(np.concatenate([x, covariates.reshape(len(x), -1)], 1))
+    groups = both.groupby([codes, t], sort=True)
+    merged = groups.agg(how)
+    values = merged.to_numpy()
+    index = merged.index
+    return (
+        index.get_level_values(0).to_numpy(),
+        index.get_level_values(1).to_numpy(),
+        values[:, :width],
+        values[:, width:],
+    )
+
+
+def _narrow(values: Floats, names: Sequence[str]) -> NDArray[np.float32]:
+    """float64 -> float32 (N, D), refused where values far from zero would become equal.
+
+    Raises:
+        DataError: D15.
+    """
+    narrow = values.astype(np.float32)
+    for name, wide, short in zip(names, values.T, narrow.T):
+        seen = wide[~np.isnan(wide)]
+        if not len(seen):
+            continue
+        low, middle, high = np.quantile(seen, (0.25, 0.5, 0.75))
+        spread = high - low or seen.std()
+        far = abs(wide) > OFFSET * spread
+        if spread == 0 or not far.any():
+            continue
+        before, after = len(np.unique(wide[far])), len(np.unique(short[far]))
+        if after < before:
+            raise DataError(
+                "D15",
+                f"column `{name}` lies around {middle:g} with a spread of {spread:g}: as float32 its "
+                f"{before} distinct values become {after}",
+                "Values lie within 1e6 times their spread",
+                f"Subtract {middle:g} from the column and add it to the forecasts",
+            )
+    return narrow

@@ -1,0 +1,373 @@
+"""The one LightningDataModule: any source, any split, any way of cutting.
+
+A batch is `(given, want, chosen)`: the pair, and which rows of the dataset it was made of.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..batch import Entries, Paths, Snapshots, query, take, windows
+from ..data.split import BySeries, Pair, Parts, Split
+from ..data.tasks import Task, holes
+from ..errors import DataError, did_you_mean, first
+from .sampler import Batches, Chosen, seed_of
+
+Question = Callable[[Paths], Paths]
+Batch = tuple[Any, Any, Chosen]
+
+
+class LitData(L.LightningDataModule):
+    """Minibatches of (given, want), the same in every process count, worker count and resumption.
+
+    Args:
+        source: makes the whole dataset: `Paths`, `Snapshots` or `Entries`.
+        task: cuts a minibatch into what is given and what is wanted.
+        split: keeps a part for judging; None is `BySeries()` for series and keeps nothing otherwise.
+        batch_size: rows per minibatch: series or windows, cells of the largest snapshot, entries.
+        window: cut training series into stretches of so many rows in time.
+        stride: rows between the starts of two windows.
+        seed: of the order of the rows and of every cut.
+        workers: processes that cut ahead of training; 0 cuts in the training process.
+        buckets: put series of similar length into one minibatch.
+        ask: the question of `predict`, given everything; by default the holes of the table.
+    """
+
+    def __init__(
+        self,
+        source: Callable[[], Any],
+        task: Task,
+        split: Split | None = None,
+        batch_size: int = 64,
+        window: int | None = None,
+        stride: int = 1,
+        seed: int = 0,
+        workers: int = 0,
+        buckets: bool = True,
+        ask: Question = holes,
+    ):
+        super().__init__()
+        self.source, self.task, self.split = source, task, split
+        self.batch_size, self.window, self.stride = batch_size, window, stride
+        self.seed, self.workers, self.buckets, self.ask = seed, workers, buckets, ask
+        self.everything: Any = None
+        self.parts: Parts | None = None
+        self.train: Any = None
+
+    def prepare_data(self) -> None:
+        # one process downloads, the others find what it left; alone, `setup` does both
+        if self.trainer is not None and self.trainer.world_size > 1:
+            self.source()
+
+    def setup(self, stage: str) -> None:
+        if self.parts is not None:
+            return
+        self.everything = self.source()
+        _require_rows(self.everything)
+        split = self.split or (BySeries() if isinstance(self.everything, Paths) else _whole)
+        self.parts = split(self.everything, lambda paths: self.task(paths, _generator(self.seed)))
+        self.train = self.parts.train
+        if self.window is not None:
+            self.train = windows(self.train, self.window, self.stride)
+
+    def train_pair(self, epoch: int) -> Pair:
+        """The whole training set, cut by the task: what `Model.on_epoch` sees."""
+        return self.task(self.train, _generator(self.seed, epoch))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        kind = _kind(self.train)
+        batches = self._batches(
+            kind.count(self.train), kind.lengths(self.train) if self.buckets else None, shuffle=True
+        )
+        if self.trainer is not None:
+            # workers read ahead before Lightning calls `set_epoch`; and a run stopped inside an
+            # epoch goes on with the batches it had not seen
+            loop = self.trainer.fit_loop
+            epoch = loop.epoch_progress.current.processed
+            batches.set_epoch(epoch)
+            if loop.restarting:
+                batches.skip(epoch, loop.epoch_loop.batch_progress.current.completed % len(batches))
+        return self._loader(_Cuts(self.train, self.task, self.seed), batches)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        return [] if self.parts is None or self.parts.val is None else self._judged(self.parts.val)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        if self.parts is None or self.parts.test is None:
+            raise DataError(
+                "D10", "the split keeps nothing for the test", "a test part", "Set data.split.test"
+            )
+        return self._judged(self.parts.test)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        asked = self.ask(self.everything)
+        if not asked.mask.any():
+            raise DataError(
+                "D17",
+                "nothing is asked: no value is missing between the first and the last row of a series",
+                "holes in the table, or times to forecast",
+                "Forecast with --data.ask tsdyn.lit.data.Ahead --data.ask.horizon <time>",
+            )
+        return self._judged((self.everything, asked))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Names of series and channels, and how time is written: plain values."""
+        names = getattr(self.everything, "names", None)
+        if names is None:
+            return {}
+        return {
+            "series": list(names.series),
+            "channels": list(names.channels),
+            "covariates": list(names.covariates),
+            "clock": list(names.clock),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """D13 if the data have other channels than those that were learned from."""
+        names = getattr(self.everything, "names", None)
+        if names is None or "channels" not in state_dict:
+            return
+        came, wanted = list(names.channels), list(state_dict["channels"])
+        if came != wanted:
+            missing = [c for c in wanted if c not in came]
+            raise DataError(
+                "D13",
+                f"the data have channels {first(came, 8)}",
+                f"the channels that the checkpoint knows, in their order: {first(wanted, 8)}",
+                did_you_mean(missing[0], came) if missing else "Put the columns into this order",
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """Shape, number of observed values and a hash of the data, for the record of a run."""
+        digest = hashlib.sha256()
+        for field in self.everything:
+            if isinstance(field, Tensor):
+                digest.update(field.detach().cpu().contiguous().numpy().tobytes())
+        tensors = zip(self.everything._fields, self.everything, strict=True)
+        return {
+            "shape": {k: list(v.shape) for k, v in tensors if isinstance(v, Tensor)},
+            "observed": observed(self.everything),
+            "sha256": digest.hexdigest(),
+        }
+
+    def _judged(self, pair: Pair) -> DataLoader[Batch]:
+        return self._loader(_Slices(*pair), self._batches(_kind(pair[0]).questions(*pair)))
+
+    def _batches(self, count: int, lengths: Tensor | None = None, shuffle: bool = False) -> Batches:
+        trainer = self.trainer
+        rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        return Batches(count, self.batch_size, lengths, shuffle, self.seed, rank, world)
+
+    def _loader(self, dataset: Dataset[Batch], batches: Batches) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_size=None,  # an item is a whole batch
+            sampler=batches,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+LitPaths = LitData  # the usual case by its usual name
+
+
+@dataclasses.dataclass(frozen=True)
+class Ahead:
+    """The question "what comes next?": `steps` evenly spaced times up to `horizon` after each series ends.
+
+    Args:
+        horizon: in the units of t.
+        steps: how many times are asked about.
+    """
+
+    horizon: float
+    steps: int = 24
+
+    def __call__(self, paths: Paths) -> Paths:
+        last = paths.t.where(paths.mask.any(-1), -torch.inf).amax(1, keepdim=True)  # (B, 1)
+        ahead = torch.arange(1, self.steps + 1, device=last.device) * (self.horizon / self.steps)
+        asked = query(last + ahead.to(last.dtype), paths)
+        return asked._replace(mask=torch.ones_like(asked.mask))
+
+
+def observed(want: Any) -> int:
+    """How many values a container holds: what its mean loss is a mean over."""
+    if "mask" in want._fields:
+        mask = want.mask
+        return int(mask.sum()) * (1 if mask.ndim == want.x.ndim else want.x.shape[-1])
+    return len(want[-1] if isinstance(want, Paths) else want[0])
+
+
+class _Cuts(Dataset[Batch]):
+    """Some rows of the training set, cut by the task. The cut depends on (seed, epoch, rows) only."""
+
+    def __init__(self, data: Any, task: Task, seed: int):
+        self.data, self.task, self.seed = data, task, seed
+
+    def __getitem__(self, chosen: Chosen | int) -> Batch:
+        chosen = _chosen(chosen)
+        taken = _kind(self.data).take(self.data, torch.tensor(chosen.rows))
+        given, want = self.task(taken, _generator(self.seed, chosen.epoch, *chosen.rows))
+        return given, want, chosen
+
+    def __len__(self) -> int:
+        return _kind(self.data).count(self.data)
+
+
+class _Slices(Dataset[Batch]):
+    """Some rows of a pair that is already cut."""
+
+    def __init__(self, given: Any, want: Any):
+        self.given, self.want = given, want
+
+    def __getitem__(self, chosen: Chosen | int) -> Batch:
+        chosen = _chosen(chosen)
+        rows = torch.tensor(chosen.rows)
+        return *_kind(self.given).slice(self.given, self.want, rows), chosen
+
+    def __len__(self) -> int:
+        return _kind(self.given).questions(self.given, self.want)
+
+
+class _Kind(Protocol):
+    """How one kind of container comes apart into rows."""
+
+    def count(self, data: Any) -> int:
+        """Rows to learn from."""
+
+    def lengths(self, data: Any) -> Tensor | None:
+        """(rows,) by which rows of similar size are put together."""
+
+    def take(self, data: Any, rows: Tensor) -> Any:
+        """The chosen rows."""
+
+    def questions(self, given: Any, want: Any) -> int:
+        """Rows of a pair that is already cut."""
+
+    def slice(self, given: Any, want: Any, rows: Tensor) -> Pair:
+        """The chosen rows of a pair that is already cut."""
+
+
+class _OfPaths:
+    """Rows are series; what is given and what is wanted belong together row by row."""
+
+    def count(self, data: Paths) -> int:
+        return len(data.t)
+
+    def lengths(self, data: Paths) -> Tensor:
+        return data.mask.any(-1).sum(1)
+
+    def take(self, data: Paths, rows: Tensor) -> Paths:
+        return take(data, rows)
+
+    def questions(self, given: Paths, want: Any) -> int:
+        return len(given.t)
+
+    def slice(self, given: Paths, want: Any, rows: Tensor) -> Pair:
+        wanted = take(want, rows) if isinstance(want, Paths) else _rows(want, rows)
+        return take(given, rows), wanted
+
+
+class _OfSnapshots:
+    """Rows are cells of the largest population; smaller ones come round again. Judged as a whole."""
+
+    def count(self, data: Snapshots) -> int:
+        return int(data.mask.sum(1).max())
+
+    def lengths(self, data: Snapshots) -> None:
+        return None
+
+    def take(self, data: Snapshots, rows: Tensor) -> Snapshots:
+        cells = data.mask.sum(1, keepdim=True).clamp(min=1)  # (K, 1)
+        real = (~data.mask).to(torch.int8).sort(dim=1, stable=True).indices
+        at = real.gather(1, rows[None] % cells)  # (K, rows)
+        return data._replace(
+            x=data.x.take_along_dim(at[..., None], 1),
+            mask=data.mask.gather(1, at),
+            weights=None if data.weights is None else data.weights.gather(1, at),
+        )
+
+    def questions(self, given: Any, want: Any) -> int:
+        return 1
+
+    def slice(self, given: Any, want: Any, rows: Tensor) -> Pair:
+        return given, want
+
+
+class _OfEntries:
+    """Rows are entries; all that is given helps with every entry that is wanted."""
+
+    def count(self, data: Entries) -> int:
+        return len(data.y)
+
+    def lengths(self, data: Entries) -> None:
+        return None
+
+    def take(self, data: Entries, rows: Tensor) -> Entries:
+        return cast(Entries, _rows(data, rows))
+
+    def questions(self, given: Entries, want: Any) -> int:
+        return len(want[0])
+
+    def slice(self, given: Entries, want: Any, rows: Tensor) -> Pair:
+        return given, _rows(want, rows)
+
+
+class _Whole:
+    """Any other container: all of it is one row."""
+
+    def count(self, data: Any) -> int:
+        return 1
+
+    def lengths(self, data: Any) -> None:
+        return None
+
+    def take(self, data: Any, rows: Tensor) -> Any:
+        return data
+
+    def questions(self, given: Any, want: Any) -> int:
+        return 1
+
+    def slice(self, given: Any, want: Any, rows: Tensor) -> Pair:
+        return given, want
+
+
+_KINDS: dict[type, _Kind] = {Paths: _OfPaths(), Snapshots: _OfSnapshots(), Entries: _OfEntries()}
+
+
+def _kind(data: Any) -> _Kind:
+    return _KINDS.get(type(data), _Whole())
+
+
+def _rows(data: Any, rows: Tensor) -> Any:
+    return data._replace(**{k: v[rows] for k, v in data._asdict().items() if isinstance(v, Tensor)})
+
+
+def _chosen(key: Chosen | int) -> Chosen:
+    # Lightning's `overfit_batches` puts in a sampler of plain numbers
+    return Chosen(0, (key,)) if isinstance(key, int) else key
+
+
+def _generator(*seeds: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(*seeds))
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _whole(paths: Any, cut: Callable[[Any], Pair]) -> Parts:
+    return Parts(paths, None, None)
+
+
+def _require_rows(data: Any) -> None:
+    if not _kind(data).count(data):
+        raise DataError("D01", "the source gave no row", "at least one series", "Check data.source")
