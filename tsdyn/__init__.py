@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from .data.frames import read as read
     from .data.load import load as load_dataset
     from .errors import TsdynError as TsdynError
-    from .evaluation import evaluate as evaluate
+    from .evaluation import backtest as backtest, evaluate as evaluate
     from .forecasts import Forecast as Forecast
     from .io import load as load, save as save
     from .lit.fit import fit as fit
     from .models.base import Model as Model
     from .predict import (
-        backtest as backtest,
         fill as fill,
         forecast as forecast,
         impute as impute,
@@ -41,7 +40,7 @@ _HOME = {
     "Paths": "batch",
     "Snapshots": "batch",
     "TsdynError": "errors",
-    "backtest": "predict",
+    "backtest": "evaluation",
     "evaluate": "evaluation",
     "fill": "predict",
     "fit": "lit.fit",

@@ -195,10 +195,46 @@ def _rows(paths: Paths) -> Tensor:
     return (paths.mask.any(-1) * place).amax(1).clamp(min=1)
 
 
+def stack(parts: list[Paths]) -> Paths:
+    """All series of all parts, padded to the longest: (sum of B, max T, ...). Names are those of the first."""
+    length = max(p.t.shape[1] for p in parts)
+
+    def longer(p: Paths) -> Paths:
+        more = length - p.t.shape[1]
+        rows = torch.cat([p.t, p.t[:, -1:].expand(-1, more)], 1)
+        blank = p.x.new_zeros(len(p.t), more, p.x.shape[-1])
+        covariates = p.covariates
+        if covariates is not None:
+            covariates = torch.cat([covariates, covariates[:, -1:].expand(-1, more, -1)], 1)
+        return p._replace(
+            t=rows,
+            x=torch.cat([p.x, blank], 1),
+            mask=torch.cat([p.mask, blank.bool()], 1),
+            covariates=covariates,
+        )
+
+    padded = [longer(p) for p in parts]
+    tensors: dict[str, Any] = {
+        k: torch.cat([getattr(p, k) for p in padded])
+        for k, v in zip(parts[0]._fields, parts[0], strict=True)
+        if isinstance(v, Tensor)
+    }
+    names = parts[0].names
+    if names is not None:
+        names = names._replace(series=tuple(s for p in parts for s in (p.names or names).series))
+    return parts[0]._replace(**tensors, names=names)
+
+
 def query(at: Tensor, like: Paths) -> Paths:
     """Rows at times (B, T) with nothing observed, of the same channels as `like`."""
     x = like.x.new_zeros(*at.shape, like.x.shape[-1])
     return Paths(at, x, torch.zeros_like(x, dtype=torch.bool), names=like.names)
+
+
+def default_names(paths: Paths) -> Names:
+    """The names of the paths, or numbers for series and x0, x1, ... for channels."""
+    B, _, D = paths.x.shape
+    return paths.names or Names(tuple(range(B)), tuple(f"x{d}" for d in range(D)))
 
 
 def repeat(paths: Paths, n: int) -> Paths:

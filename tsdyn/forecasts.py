@@ -140,7 +140,7 @@ class Forecast:
         return plot_forecast(self, history, intervals, **options)
 
     def __repr__(self) -> str:
-        S, B, T, D = self.samples.shape
+        S, B, T, _ = self.samples.shape
         return f"Forecast({self.kind}: {B} series, up to {T} times, channels {', '.join(self.names.channels)}, {S} draws)"
 
     def _need(self, n: int, what: str) -> None:

@@ -30,6 +30,7 @@ def pack(model: Model) -> dict[str, Any]:
         "class": f"{cls.__module__}.{cls.__qualname__}",
         "arguments": {k: _plain(v, f"{cls.__name__}.{k}") for k, v in model.arguments.items()},
         "weights": {k: v.detach().cpu() for k, v in model.state_dict().items()},
+        "channels": list(model.channels),
     }
 
 
@@ -45,6 +46,7 @@ def unpack(packed: dict[str, Any], device: str | torch.device = "cpu") -> Model:
             "tensors of the names and shapes that the arguments give",
             "Load it with the version of tsdyn that wrote it",
         ) from None
+    model.channels = tuple(packed.get("channels", ()))
     return model.eval().to(device)
 
 
@@ -190,12 +192,13 @@ def find_class(name: str) -> type[Model]:
 
 
 def _subclasses(cls: type) -> list[type]:
-    return [s for c in cls.__subclasses__() for s in (c, *_subclasses(c))]
+    below: list[type] = cls.__subclasses__()
+    return below + [deeper for c in below for deeper in _subclasses(c)]
 
 
 def _plain(value: Any, where: str) -> Any:
     if isinstance(value, Model):
-        return pack(value)
+        return {**pack(value), "weights": {}}  # they are among those of the wrapper
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, list | tuple):
@@ -212,7 +215,7 @@ def _plain(value: Any, where: str) -> Any:
 
 def _unplain(value: Any) -> Any:
     if isinstance(value, dict) and {"format", "class", "arguments", "weights"} <= set(value):
-        return _build(value)  # its tensors come with those of the wrapper
+        return _build(value)
     if isinstance(value, list):
         return [_unplain(v) for v in value]
     if isinstance(value, dict):

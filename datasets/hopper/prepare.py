@@ -1,21 +1,21 @@
 """MuJoCo hopper: the published file, checked; or the simulation run again, as long as you like.
 
     python datasets/hopper/prepare.py [--out DIR] [--published mujoco.npy]
-    python datasets/hopper/prepare.py --simulate 10000 [--out DIR]
+    python datasets/hopper/prepare.py --simulate 10000 [--keep 100] [--out DIR]
 
 Without arguments the published file is downloaded. The simulation needs the packages dm_control and
-mujoco (extra `data`) and no network; 10,000 falls take about half a minute and 110 MB.
+mujoco (extra `data`) and no network; 10,000 falls take about half a minute and 110 MB. With --keep 100
+it makes what was published, but for the progress of MuJoCo since then.
 """
 
 import argparse
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tsdyn.data.load import HOPPER, cache_folder, download
+from tsdyn.data.files import HOPPER, cache_folder, digest, obtain
 
 STEPS = 200  # of 5 ms each: one second
 CROP = 100  # rows kept of each fall in the published file
@@ -59,26 +59,24 @@ def crop(falls: Array, seed: int = 1991) -> Array:
     return np.stack([fall[start : start + CROP] for fall, start in zip(falls, starts)])
 
 
-def publish(source: Path | None, out: Path) -> Path:
-    """The published file, under the name by which it is looked for; downloaded if there is no source."""
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / Path(HOPPER.path).name
-    if source is None:
-        return download(HOPPER.url, target, HOPPER.sha256)
-    data = source.read_bytes()
-    if hashlib.sha256(data).hexdigest() != HOPPER.sha256:
-        raise SystemExit(f"{source} is not the published file: SHA256 should be {HOPPER.sha256}")
-    target.write_bytes(data)
-    return target
-
-
 def summary(path: Path) -> str:
     """What came out, in one line."""
     x = np.load(path, allow_pickle=False)
     return (
         f"{path}: {' x '.join(map(str, x.shape))} {x.dtype} in [{x.min():.3g}, {x.max():.3g}], "
-        f"SHA256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        f"SHA256 {digest(path)}"
     )
+
+
+def again(n: int, keep: int | None, out: Path) -> Path:
+    """n new falls, scaled; all rows of all, or CROP rows of the first `keep`."""
+    falls = scale(simulate(n))
+    if keep is not None:
+        falls = crop(falls[:keep])
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"hopper_{'x'.join(map(str, falls.shape))}_simulated.npy"
+    np.save(target, falls)
+    return target
 
 
 if __name__ == "__main__":
@@ -86,11 +84,12 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=cache_folder() / Path(HOPPER.path).parent)
     parser.add_argument("--published", type=Path, help="mujoco.npy, if you have it already")
     parser.add_argument("--simulate", type=int, metavar="N", help="make N new falls instead")
-    arguments = parser.parse_args()
-    if arguments.simulate is None:
-        made = publish(arguments.published, arguments.out)
-    else:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        made = arguments.out / f"hopper_{arguments.simulate}x{STEPS}x14.npy"
-        np.save(made, scale(simulate(arguments.simulate)))
-    print(summary(made))
+    parser.add_argument("--keep", type=int, metavar="K", help="crop the first K of them")
+    args = parser.parse_args()
+    print(
+        summary(
+            obtain(HOPPER, args.out, args.published)
+            if args.simulate is None
+            else again(args.simulate, args.keep, args.out)
+        )
+    )

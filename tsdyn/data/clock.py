@@ -8,7 +8,7 @@ import datetime
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,10 @@ from torch import Tensor
 from ..batch import Clock
 from ..errors import DataError
 
-Column: TypeAlias = "pd.Series[Any]"
+if TYPE_CHECKING:
+    Column: TypeAlias = pd.Series[Any]
+else:  # pandas knows no Series[...] when it runs
+    Column = pd.Series
 Place = Callable[[int], str]  # what a position in a column is called in a message
 
 log = logging.getLogger("tsdyn")
@@ -134,10 +137,11 @@ def _numbers(values: Column, name: str, place: Place) -> tuple[NDArray[np.float6
 
 
 def _calendar(t: NDArray[np.float64]) -> bool:
-    """Whether every number reads as year, month, day."""
-    year, month, day = t // 10000, t // 100 % 100, t % 100
-    inside = (1900 <= year) & (year <= 2100) & (1 <= month) & (month <= 12) & (1 <= day)
-    return bool((inside & (day <= 31)).all())
+    """Whether every number reads as year, month, day of 1900 to 2100."""
+    if not len(t) or t.min() < 19000101 or t.max() > 21001231:
+        return False
+    month, day = t // 100 % 100, t % 100
+    return bool(((1 <= month) & (month <= 12) & (1 <= day) & (day <= 31)).all())
 
 
 def _stamps(values: Column, name: str) -> tuple[NDArray[np.float64], Clock]:
@@ -208,30 +212,33 @@ def _text(
     def where(bad: Column) -> str:
         return spots(bad.to_numpy(dtype=bool)[codes], place)
 
-    numbers = pd.to_numeric(text, errors="coerce")
-    if numbers.notna().all():
+    numbers = pd.to_numeric(text.iloc[:1], errors="coerce")
+    if numbers.notna().all() and pd.to_numeric(text, errors="coerce").notna().all():
+        numbers = pd.to_numeric(text)
         t, clock = _numbers(numbers, name, lambda i: place(int((codes == i).argmax())))
         return t[codes], clock
-    text = _year_first(text, name, day_first, where)
-    unread = ~text.str.fullmatch(ISO)
-    stamps = pd.to_datetime(text.where(~unread), format="ISO8601", utc=True, errors="coerce")
+    if not text.str.fullmatch(ISO).all():
+        text = _year_first(text, name, day_first, where)
+        text = text.where(text.str.fullmatch(ISO))
+    stamps = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
     if stamps.isna().any():
         bad = stamps.isna()
         raise DataError(
             "D09",
-            f"column `{name}` holds text that is no time, such as {text[bad].iloc[0]!r} in {where(bad)}",
+            f"column `{name}` holds text that is no time, such as {distinct[bad.to_numpy()][0]!r} in {where(bad)}",
             "",
             WRITE_ISO,
         )
-    offsets = text.str.extract(rf":\d{{2}}\S*?\s?{OFFSET}$")[0].replace("Z", "+00:00")
-    aware = offsets.notna().to_numpy()
-    _one_zone(aware[codes], offsets.iloc[codes].reset_index(drop=True), name, zone, place)
-    if aware.any():
+    tails = text.str[len("2024-03-01T12:00") :]
+    if tails.str.contains("[Z+-]").any():
+        offsets = tails.str.extract(rf"{OFFSET}$")[0].replace("Z", "+00:00")
+        aware = offsets.notna().to_numpy()
+        _one_zone(aware[codes], offsets.iloc[codes].reset_index(drop=True), name, zone, place)
         own = "UTC" if offsets[0] in ("+00:00", "+0000", "+00") else f"UTC{offsets[0]}"
         t, clock = _stamps(stamps.dt.tz_convert(zone or own), name)
     elif zone is None:
         t, clock = _stamps(stamps.dt.tz_localize(None), name)
-        clock = clock if text.str.contains(":").any() else Clock("date")
+        clock = clock if text.str.len().max() > 10 else Clock("date")
     else:
         t, clock = _stamps(_localised(stamps.dt.tz_localize(None), name, zone, where), name)
     return t[codes], clock
@@ -347,9 +354,9 @@ def times_from_user(values: Any, clock: Clock) -> NDArray[np.float64]:
 
 
 def _finite(column: Column) -> NDArray[np.bool_]:
-    present = column.notna().to_numpy()
+    present: NDArray[np.bool_] = column.notna().to_numpy()
     if pd.api.types.is_numeric_dtype(column.dtype):
-        return present & np.isfinite(column.to_numpy(dtype=np.float64, na_value=np.nan))
+        present = present & np.isfinite(column.to_numpy(dtype=np.float64, na_value=np.nan))
     return present
 
 

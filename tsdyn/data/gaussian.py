@@ -40,7 +40,7 @@ class Joint(NamedTuple):
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n joint draws (n, B, T, D). Rows that are known exactly, or asked twice, are no trouble."""
         values, vectors = torch.linalg.eigh(self.cov)
-        root = vectors * values.clamp(min=0.0).sqrt()[..., None, :]
+        root: Tensor = vectors * values.clamp(min=0.0).sqrt()[..., None, :]
         normal = torch.randn(
             (n, *self.mean.shape), generator=generator, dtype=root.dtype, device=root.device
         )

@@ -1,20 +1,11 @@
-"""Data by name: `load("co2")`. A file is looked for, and only then downloaded, checked and kept.
+"""Data by name: `load("co2")`.
 
-The places, in order:
-
-1. the folder that the environment variable TSDYN_DATA names;
-2. the tables that come with tsdyn: `datasets/<name>/` of a checkout, `tsdyn/data/tables/` when installed;
-3. the cache: the folder that TSDYN_CACHE names, else the user's cache folder of this system;
-4. the public source, into the cache, if its SHA256 is right.
-
-Nothing is written anywhere but in the cache.
+Where their files come from is said in `files`; what is in them, in datasets/<name>/README.md.
 """
 
 import csv
 import dataclasses
-import hashlib
 import inspect
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,118 +14,11 @@ import numpy as np
 import torch
 
 from ..batch import Clock, Names, Paths, take
-from ..errors import ConfigError, DataError, did_you_mean
+from ..errors import ConfigError, did_you_mean
 from .archive import concatenate, read_archive, stack
+from .files import BASIC_MOTIONS, CO2, EXCHANGE_RATE, HOPPER, M4_TEST, M4_TRAIN, Source, locate
 
-PACKAGE = Path(__file__).parents[1]
-
-
-class Source(NamedTuple):
-    """A file of a dataset: where it lies in a folder of data, and where the public one is."""
-
-    path: str
-    sha256: str
-    url: str | None = None  # None: made by datasets/<name>/prepare.py only
-
-
-HOPPER = Source(
-    "hopper/hopper_100x100x14.npy",
-    "609d962361a431236d018ecc61af6fa718e764545f69f9c459130a908c62f00c",
-    "https://raw.githubusercontent.com/yongkyung-oh/Stable-Neural-SDEs/"
-    "0ab61393e22fc847c1e45f1a787175a609fd50be/benchmark_forecasting/datasets/mujoco.npy",
-)
-EXCHANGE_RATE = Source(
-    "series/exchange_rate.csv",
-    "f790284d51ac8c3918d4c9754a4779744c5de287b492e9267ed6a2aa60fb70c5",
-    "https://raw.githubusercontent.com/unit8co/darts/"
-    "04e9936ba760e117e71c0216d05438723cc8d9e5/datasets/exchange_rate.csv",
-)
-M4_TRAIN = Source(
-    "series/m4_hourly_train.csv",
-    "ea59b7783573c49077a835ab6465c7d66f1474783360f310988a9a737fbca62f",
-    "https://raw.githubusercontent.com/Mcompetitions/M4-methods/"
-    "d44ad827907d46b2050a47b529cb826be9561163/Dataset/Train/Hourly-train.csv",
-)
-M4_TEST = Source(
-    "series/m4_hourly_test.csv",
-    "71a57fccb15e534d973626ada4fb87febf789e9317715b7cc6dd3b5f90db6f42",
-    "https://raw.githubusercontent.com/Mcompetitions/M4-methods/"
-    "fdeb3b173f0305901c073dcc9a36b0d9f9ab537c/Dataset/Test/Hourly-test.csv",
-)
-BASIC_MOTIONS = {
-    "train": Source(
-        "basic_motions/BasicMotions_TRAIN.ts",
-        "8dc43cc6306cb679c888c01e26f91772ac4441a916da43bac8b79734a538b9d6",
-    ),
-    "test": Source(
-        "basic_motions/BasicMotions_TEST.ts",
-        "79213102bc6fca1a398ad98ce1185dff0208fa3d1465e687f48288946b0ff8dc",
-    ),
-}
-CO2 = Source(
-    "co2/co2.csv",
-    "2a09c02d19d60ad796de4955db0fb530dfd9b3ed79f4e5fde146861c02f1c5ea",
-)
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: TSDYN_CACHE, else the cache folder of this system."""
-    if folder := os.environ.get("TSDYN_CACHE"):
-        return Path(folder)
-    import pooch
-
-    return Path(pooch.os_cache("tsdyn"))
-
-
-def locate(name: str, path: str, url: str | None, sha256: str) -> Path:
-    """The file `path` of the dataset `name` on this machine, downloaded if it must be.
-
-    Args:
-        name: of the dataset.
-        path: of the file, relative to a folder of data: "hopper/hopper_100x100x14.npy".
-        url: of the public file; None if there is none to fetch as it is.
-        sha256: of the right file. Files under TSDYN_DATA are the user's own and are not checked.
-
-    Raises:
-        DataError: D01 if it is in none of the places; the message lists them all.
-    """
-    file = Path(path).name
-    own = os.environ.get("TSDYN_DATA")
-    cached = cache_folder() / path
-    near = [PACKAGE.parent / "datasets" / name / file, PACKAGE / "data" / "tables" / file]
-    for place in ([Path(own) / path] if own else []) + near:
-        if place.is_file():
-            return place
-    if cached.is_file() and digest(cached) == sha256:
-        return cached
-    try:
-        return download(url, cached, sha256)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-    raise DataError(
-        "D01",
-        f"dataset `{name}` needs the file `{path}`, which is not under TSDYN_DATA "
-        f"({own or 'not set'}), not in the cache ({cached.parent}), and could not be downloaded "
-        f"({reason})",
-        "the file in one of these three places",
-        f"Set TSDYN_DATA to a folder that holds `{path}`, or run "
-        f"`python datasets/{name}/prepare.py` of the source tree where there is a network",
-    ) from None
-
-
-def digest(path: Path) -> str:
-    """The SHA256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def download(url: str | None, to: Path, sha256: str) -> Path:
-    """The public file, checked, at `to`. OSError without a network, ValueError for another file."""
-    if url is None:
-        raise ValueError("it is not published as a single file")
-    import pooch
-
-    got: str = pooch.retrieve(url, known_hash=f"sha256:{sha256}", fname=to.name, path=to.parent)
-    return Path(got)
+JOINTS = ("root_x", "root_z", "root_angle", "waist", "hip", "knee", "ankle")  # of the hopper
 
 
 def _find(name: str, source: Source) -> Path:
@@ -153,7 +37,7 @@ def hopper(missing: float = 0.0) -> Paths:
     """Windows of 60 states of a falling hopper: rows 0 to 49 to be given, rows 50 to 59 wanted.
 
     4000 windows, stride 1, 40 of each of 100 simulated falls, in order of fall; the 14 channels are
-    7 positions and 7 velocities, shifted and scaled into [0, 3]. Time is the row, 0 to 59. The
+    7 positions and 7 velocities, shifted and scaled into [0, 3]. Time is the row, of 5 ms: 0 to 59. The
     published split is by position, 2800 / 600 / 600: `BySeries(shuffle=False)`; 40 windows of a
     fall never part.
 
@@ -164,7 +48,7 @@ def hopper(missing: float = 0.0) -> Paths:
     states = torch.from_numpy(
         np.load(_find("hopper", HOPPER), allow_pickle=False)
     )  # (100, 100, 14)
-    given, wanted, channels = 50, 10, states.shape[2]
+    given, wanted = 50, 10
     per_fall = states.shape[1] - given - wanted
     rows = torch.arange(per_fall)[:, None] + torch.arange(given + wanted)
     x = states[:, rows].flatten(0, 1)  # (4000, 60, 14)
@@ -175,7 +59,7 @@ def hopper(missing: float = 0.0) -> Paths:
     mask = seen[..., None].expand_as(x).contiguous()
     names = Names(
         tuple(f"{i:03d}-{j:02d}" for i in range(len(states)) for j in range(per_fall)),
-        tuple(f"q{i}" for i in range(channels // 2)) + tuple(f"v{i}" for i in range(channels // 2)),
+        (*JOINTS, *(f"v_{joint}" for joint in JOINTS)),
         Clock("integer"),
     )
     t = torch.arange(given + wanted, dtype=torch.float64).repeat(len(x), 1)
@@ -187,7 +71,7 @@ def exchange_rate() -> Paths:
     path = _find("exchange_rate", EXCHANGE_RATE)
     # some copies carry a first line 0,1,2,3,4,5,6,7; a rate of 0 does not exist
     with path.open() as file:
-        header = file.readline().startswith("0,1,")
+        header = file.readline().startswith("0,1")
     x = torch.from_numpy(np.loadtxt(path, delimiter=",", skiprows=int(header), dtype=np.float32))
     t = torch.arange(len(x), dtype=torch.float64)
     currencies = ("AUD", "GBP", "CAD", "CHF", "CNY", "JPY", "NZD", "SGD")
@@ -295,3 +179,45 @@ class Dataset:
         paths = load(self.name, **(self.options or {}))
         rows = range(len(paths.t))[: self.series]
         return paths if self.series is None else take(paths, list(rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of your own, as a source for a configuration.
+
+    Args:
+        path: a .csv or .parquet file; one row per series and time, one column per channel.
+        series: column that tells the series apart; None looks for a usual name.
+        time: column of times; None looks for a usual name.
+        channels: columns that are observed; None takes every other column of numbers.
+        covariates: columns known at every row, also ahead of time.
+        static: columns with one value per series.
+        label: column with the class of each series.
+        weight: column with how much each series counts.
+        classes: what the labels may be, in the order of their numbers; None takes those that occur.
+        on_duplicate: what to do with rows of one series at one time.
+        on_unsorted: what to do with rows out of order.
+        day_first: whether 01/02/2024 is the first of February; None refuses such text.
+        zone: time zone of text without one.
+    """
+
+    path: str
+    series: str | None = None
+    time: str | None = None
+    channels: list[str] | None = None
+    covariates: list[str] = dataclasses.field(default_factory=list)
+    static: list[str] = dataclasses.field(default_factory=list)
+    label: str | None = None
+    weight: str | None = None
+    classes: list[str] | None = None
+    on_duplicate: Literal["error", "mean", "first", "last"] = "error"
+    on_unsorted: Literal["sort", "error"] = "sort"
+    day_first: bool | None = None
+    zone: str | None = None
+
+    def __call__(self) -> Paths:
+        from .frames import read
+
+        columns = dataclasses.asdict(self)
+        paths: Paths = read(columns.pop("path"), **columns)
+        return paths

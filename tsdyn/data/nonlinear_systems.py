@@ -263,13 +263,12 @@ def _walk(
     where = order.argsort(1)[:, : t.shape[1], None].repeat(n, 1, 1)  # (n B, T, 1)
     noise = x.new_tensor(diffusion)
     sde = SDE(lambda t, x: drift(x), lambda t, x: noise.expand_as(x))
+    parts = (torch.split(whole, MOST_PATHS) for whole in (x, clock.repeat(n, 1), where))
     states = [
         solve_at(sde, a, c, t0=0.0, method=srk, generator=generator).take_along_dim(w, 1)
-        for a, c, w in zip(
-            x.split(MOST_PATHS), clock.repeat(n, 1).split(MOST_PATHS), where.split(MOST_PATHS)
-        )
+        for a, c, w in zip(*parts)
     ]
-    return torch.cat(states).unflatten(0, (n, len(t)))
+    return torch.cat(states).reshape(n, *t.shape, -1)
 
 
 def _draw(grid: Tensor, weight: Field, n: int, generator: torch.Generator | None) -> Tensor:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..batch import Clock, Names, Paths
 from ..errors import ConfigError, DataError, did_you_mean
+from .checks import warn_of_empty
 from .clock import EXACT, Column, Place, spots
 
 log = logging.getLogger("tsdyn")
@@ -33,7 +34,7 @@ class Table(NamedTuple):
     series: tuple[str | int, ...]  # B
     t: Floats  # (N,)
     clock: Clock
-    rows: Sequence[Any]  # N       what the user calls a row
+    rows: Any  # N values          what the user calls a row
     channels: Mapping[str, Column]  # D columns of N
     covariates: Mapping[str, Column] = {}
     static: Mapping[str, Column] = {}  # one value per series, repeated or missing
@@ -65,8 +66,8 @@ def assemble(table: Table, how: How) -> Paths:
     Raises:
         DataError: D01, D03, D05, D06, D07, D13, D14, D15, D21.
     """
-    on_duplicate = _choice("on_duplicate", how, ("error", "mean", "first", "last"))
-    on_unsorted = _choice("on_unsorted", how, ("sort", "error"))
+    on_duplicate = choice("on_duplicate", how)
+    on_unsorted = choice("on_unsorted", how)
     codes, t = table.codes, table.t
     if not len(t):
         raise no_rows("the table has no rows")
@@ -74,8 +75,8 @@ def assemble(table: Table, how: How) -> Paths:
     def place(i: int) -> str:
         return f"row {table.rows[i]} of series `{table.series[codes[i]]}`"
 
-    x = _stack(table.channels, place, "channel")  # (N, D)
-    covariates = _stack(table.covariates, place, "covariate")  # (N, C)
+    x = _stack(table.channels, len(t), place, "channel")  # (N, D)
+    covariates = _stack(table.covariates, len(t), place, "covariate")  # (N, C)
     for name, column in zip(table.covariates, covariates.T):
         _present(name, column, place)
     size = len(table.series)
@@ -101,15 +102,15 @@ def assemble(table: Table, how: How) -> Paths:
     real = step < count[:, None]  # (B, T)
     at = (count.cumsum() - count)[:, None] + np.minimum(step, count[:, None] - 1)
     mask = ~np.isnan(x)[at] & real[..., None]
-    narrow = np.nan_to_num(_narrow(x, tuple(table.channels)))  # padding and holes hold zeros
-    return Paths(
+    short = narrow(x, tuple(table.channels))
+    paths = Paths(
         t=torch.from_numpy(t[at]),
-        x=torch.from_numpy(np.where(mask, narrow[at], np.float32(0))),
+        x=torch.from_numpy(np.where(mask, short[at], np.float32(0))),
         mask=torch.from_numpy(mask),
-        covariates=torch.from_numpy(_narrow(covariates, tuple(table.covariates))[at])
+        covariates=torch.from_numpy(narrow(covariates, tuple(table.covariates))[at])
         if table.covariates
         else None,
-        static=torch.from_numpy(_narrow(np.stack(static, 1), tuple(table.static)))
+        static=torch.from_numpy(narrow(np.stack(static, 1), tuple(table.static)))
         if static
         else None,
         labels=None if labels is None else torch.from_numpy(labels),
@@ -123,6 +124,8 @@ def assemble(table: Table, how: How) -> Paths:
             classes,
         ),
     )
+    warn_of_empty(paths)
+    return paths
 
 
 def no_rows(came: str) -> DataError:
@@ -134,14 +137,21 @@ def no_rows(came: str) -> DataError:
     )
 
 
-def _choice(name: str, how: Mapping[str, Any], known: tuple[str, ...]) -> str:
-    chosen: str = how.get(name, known[0])
+CHOICES = {
+    "on_duplicate": ("error", "mean", "first", "last"),
+    "on_unsorted": ("sort", "error"),
+}
+
+
+def choice(name: str, how: How) -> str:
+    known = CHOICES[name]
+    chosen = str(how.get(name, known[0]))
     if chosen not in known:
         raise ConfigError(
             "X01",
             f"{name}={chosen!r} is unknown",
             f"It is one of {', '.join(known)}",
-            did_you_mean(chosen, known) if isinstance(chosen, str) else "",
+            hint if (hint := did_you_mean(chosen, known)).startswith("Did") else "",
         )
     return chosen
 
@@ -203,9 +213,9 @@ def _read_numbers(name: str, column: Column, place: Place, role: str) -> Column:
     return read
 
 
-def _stack(columns: Mapping[str, Column], place: Place, role: str) -> Floats:
+def _stack(columns: Mapping[str, Column], length: int, place: Place, role: str) -> Floats:
     read = [number(name, column, place, role) for name, column in columns.items()]
-    return np.stack(read, 1) if read else np.zeros((0, 0))
+    return np.stack(read, 1) if read else np.zeros((length, 0))
 
 
 def _present(name: str, values: Floats, place: Place) -> None:
@@ -324,7 +334,7 @@ def _merged(
 ) -> tuple[Integers, Floats, Floats, Floats]:
     """One row per series and time: the mean, first or last present value of every column."""
     width = x.shape[1]
-    both = pd.DataFrame(np.concatenate([x, covariates.reshape(len(x), -1)], 1))
+    both = pd.DataFrame(np.concatenate([x, covariates], 1))
     groups = both.groupby([codes, t], sort=True)
     merged = groups.agg(how)
     values = merged.to_numpy()
@@ -337,14 +347,14 @@ def _merged(
     )
 
 
-def _narrow(values: Floats, names: Sequence[str]) -> NDArray[np.float32]:
+def narrow(values: Floats, names: Sequence[str]) -> NDArray[np.float32]:
     """float64 -> float32 (N, D), refused where values far from zero would become equal.
 
     Raises:
         DataError: D15.
     """
-    narrow = values.astype(np.float32)
-    for name, wide, short in zip(names, values.T, narrow.T):
+    short = values.astype(np.float32)
+    for name, wide, rounded in zip(names, values.T, short.T):
         seen = wide[~np.isnan(wide)]
         if not len(seen):
             continue
@@ -353,7 +363,7 @@ def _narrow(values: Floats, names: Sequence[str]) -> NDArray[np.float32]:
         far = abs(wide) > OFFSET * spread
         if spread == 0 or not far.any():
             continue
-        before, after = len(np.unique(wide[far])), len(np.unique(short[far]))
+        before, after = len(np.unique(wide[far])), len(np.unique(rounded[far]))
         if after < before:
             raise DataError(
                 "D15",
@@ -362,4 +372,4 @@ def _narrow(values: Floats, names: Sequence[str]) -> NDArray[np.float32]:
                 "Values lie within 1e6 times their spread",
                 f"Subtract {middle:g} from the column and add it to the forecasts",
             )
-    return narrow
+    return short

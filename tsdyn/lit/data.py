@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..batch import Entries, Paths, Snapshots, query, take, windows
+from ..batch import Entries, Names, Paths, Snapshots, query, take, windows
 from ..data.split import BySeries, Pair, Parts, Split
 from ..data.tasks import Task, holes
 from ..errors import DataError, did_you_mean, first
@@ -76,6 +76,11 @@ class LitData(L.LightningDataModule):
         if self.window is not None:
             self.train = windows(self.train, self.window, self.stride)
 
+    @property
+    def names(self) -> Names | None:
+        """What rows and columns are called, where the source says it."""
+        return self.everything.names if isinstance(self.everything, Paths) else None
+
     def train_pair(self, epoch: int) -> Pair:
         """The whole training set, cut by the task: what `Model.on_epoch` sees."""
         return self.task(self.train, _generator(self.seed, epoch))
@@ -88,11 +93,11 @@ class LitData(L.LightningDataModule):
         if self.trainer is not None:
             # workers read ahead before Lightning calls `set_epoch`; and a run stopped inside an
             # epoch goes on with the batches it had not seen
-            loop = self.trainer.fit_loop
+            loop: Any = self.trainer.fit_loop
             epoch = loop.epoch_progress.current.processed
             batches.set_epoch(epoch)
             if loop.restarting:
-                batches.skip(epoch, loop.epoch_loop.batch_progress.current.completed % len(batches))
+                batches.skip(epoch, loop.epoch_loop.batch_progress.current.processed % len(batches))
         return self._loader(_Cuts(self.train, self.task, self.seed), batches)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
@@ -118,22 +123,16 @@ class LitData(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Names of series and channels, and how time is written: plain values."""
-        names = getattr(self.everything, "names", None)
+        names = self.names
         if names is None:
             return {}
-        return {
-            "series": list(names.series),
-            "channels": list(names.channels),
-            "covariates": list(names.covariates),
-            "clock": list(names.clock),
-        }
+        return {k: list(v) for k, v in names._asdict().items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """D13 if the data have other channels than those that were learned from."""
-        names = getattr(self.everything, "names", None)
-        if names is None or "channels" not in state_dict:
+        if self.names is None or "channels" not in state_dict:
             return
-        came, wanted = list(names.channels), list(state_dict["channels"])
+        came, wanted = list(self.names.channels), list(state_dict["channels"])
         if came != wanted:
             missing = [c for c in wanted if c not in came]
             raise DataError(
@@ -172,6 +171,7 @@ class LitData(L.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=_as_it_is,
+            generator=torch.Generator(),  # so that starting an epoch draws nothing from the global one
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -203,7 +203,7 @@ def observed(want: Any) -> int:
     if "mask" in want._fields:
         mask = want.mask
         return int(mask.sum()) * (1 if mask.ndim == want.x.ndim else want.x.shape[-1])
-    return len(want[-1] if isinstance(want, Paths) else want[0])
+    return len(want[0])
 
 
 class _Cuts(Dataset[Batch]):
@@ -360,7 +360,7 @@ def _generator(*seeds: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*seeds))
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

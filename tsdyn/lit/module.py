@@ -6,12 +6,11 @@ from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..batch import Names
+from ..errors import ConfigError, did_you_mean
 from ..evaluation import scores
 from ..io import pack
 from ..models.base import Model
@@ -61,6 +60,11 @@ class LitModel(L.LightningModule):
         if not any(p.requires_grad for p in model.parameters()):
             # Trainer, checkpoints and DDP count steps of an optimiser; this gives them one to count
             self.nothing = nn.Parameter(torch.zeros(()))
+
+    def on_fit_start(self) -> None:
+        names = self._data().names
+        if names is not None:
+            self.model.channels = names.channels
 
     def on_train_epoch_start(self) -> None:
         if type(self.model).on_epoch is Model.on_epoch:
@@ -113,7 +117,7 @@ class LitModel(L.LightningModule):
             samples = self.model.sample(given, want.t, self.samples)
         return Prediction(chosen.rows, samples, want.t, want.mask, want.names)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure_optimizers(self) -> Any:
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
         if self.scheduler is None:
             return optimizer
@@ -123,16 +127,26 @@ class LitModel(L.LightningModule):
             "interval": self.interval,
             "reduce_on_plateau": False,  # stepped in `on_train_epoch_end`, before checkpoints are written
         }
-        return {"optimizer": optimizer, "lr_scheduler": settings}  # type: ignore[typeddict-item]
+        return {"optimizer": optimizer, "lr_scheduler": settings}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_end(self) -> None:
+        scores = self.trainer.callback_metrics
         for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, ReduceLROnPlateau):
-                config.scheduler.step(self.trainer.callback_metrics[config.scheduler.monitor])
+            scheduler = config.scheduler
+            if not isinstance(scheduler, ReduceLROnPlateau):
+                continue
+            if scheduler.monitor not in scores:
+                raise ConfigError(
+                    "X01",
+                    f"the scheduler watches `{scheduler.monitor}`, which nothing reports",
+                    "a score of training or validation",
+                    did_you_mean(scheduler.monitor, scores),
+                )
+            scheduler.step(scores[scheduler.monitor])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["tsdyn"] = pack(self.model)
@@ -179,5 +193,8 @@ def draws_from(seed: int, device: torch.device) -> Iterator[None]:
     """Torch's generators start from `seed` inside, and outside go on as if nothing had been drawn."""
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        for index in cuda:
+            with torch.cuda.device(index):
+                torch.cuda.manual_seed(seed)
         yield

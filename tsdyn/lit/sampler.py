@@ -82,14 +82,14 @@ class Batches(DistributedSampler[Chosen]):
         generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
         rows = torch.randperm(self.count, generator=generator)
         if self.lengths is not None:
-            pools = rows.split(self.batch_size * POOL)
+            pools = torch.split(rows, self.batch_size * POOL)
             rows = torch.cat([p[self.lengths[p].argsort(stable=True)] for p in pools])
         batches = rows.tensor_split(len(self) * self.num_replicas)
         order = torch.randperm(len(batches), generator=generator).tolist()
         return [(batches[i], False) for i in order[self.rank :: self.num_replicas]]
 
     def dealt(self) -> list[tuple[Tensor, bool]]:
-        batches = torch.arange(self.count).split(self.batch_size) if self.count else ()
+        batches = torch.split(torch.arange(self.count), self.batch_size) if self.count else ()
         turns = range(self.rank, len(self) * self.num_replicas, self.num_replicas)
         return [(batches[i % len(batches)], i >= len(batches)) for i in turns]
 

@@ -44,8 +44,8 @@ def grid(
     clocks = timeline(t, t0)  # (B or 1, 1 + T)
     gaps = clocks.diff(dim=1).T  # (T, B or 1)
     widest = gaps.amax(1)
-    count = (widest > 0).double() if dt is None else (widest / dt - ROUNDING).ceil().clamp(min=0)
-    count = count.where(widest > 0, 0).clamp(min=(widest > 0).to(count)) * substeps
+    steps = torch.ones_like(widest) if dt is None else (widest / dt - ROUNDING).ceil().clamp(min=1)
+    count = steps.where(widest > 0, 0.0) * substeps  # (T,)
     total = float(count.sum())
     if total > MOST_STEPS:
         raise DataError(
@@ -61,14 +61,18 @@ def grid(
     place = torch.arange(len(interval), device=t.device) - (done - count)[interval]
     h = (gaps / count.clamp(min=1)[:, None])[interval]
     starts = clocks.T[:-1][interval] + place[:, None] * h
-    return Grid(starts[..., None].to(t.dtype), h[..., None].to(t.dtype), tuple(done.tolist()))
+    dtype = t.dtype if t.is_floating_point() else torch.get_default_dtype()
+    return Grid(starts[..., None].to(dtype), h[..., None].to(dtype), tuple(done.tolist()))
 
 
 def timeline(t: Tensor, t0: float | Tensor | None = None) -> Tensor:
-    """Start and asked times in double precision, (B or 1, 1 + T); D17 if they cannot be walked."""
+    """Start and asked times in double precision, (B or 1, 1 + T); D17 if they cannot be walked.
+
+    Times are data: no gradient flows to them.
+    """
     if t.ndim not in (1, 2) or t.shape[-1] == 0:
         raise _unusable(f"times of shape {tuple(t.shape)}", "(T,) or (B, T) times, T at least 1")
-    clocks = torch.atleast_2d(t).double()
+    clocks = torch.atleast_2d(t.detach()).double()
     start = clocks[:, :1] if t0 is None else torch.as_tensor(t0).to(clocks).reshape(-1, 1)
     if len(clocks) != len(start) and 1 not in (len(clocks), len(start)):
         raise _unusable(f"{len(start)} start times for {len(clocks)} series", "one per series")

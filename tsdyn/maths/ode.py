@@ -57,7 +57,7 @@ def runge_kutta4(field: Field) -> Step:
         k4 = field(end, torch.addcmul(x, k3, h), *u)
         return torch.addcmul(x, k1 + 2 * (k2 + k3) + k4, h, value=1 / 6)
 
-    return Step(prepare, advance)
+    return Step(prepare, advance, needs="nothing")
 
 
 def rk4(
@@ -98,7 +98,7 @@ def dormand_prince(
         ModelError: M03 if the field is not finite at the start, if a step shrinks to nothing (as
             where the solution runs to infinity), or after max_steps attempts.
     """
-    clocks = timeline(t, t0).expand(len(x0), -1)  # (B, 1 + T), double precision
+    clocks = timeline(t, t0).to(x0.device).expand(len(x0), -1)  # (B, 1 + T), double precision
     k0 = field(clocks[:, :1].to(x0), x0)
     with torch.no_grad():
         steps, states = _find(field, x0, k0, clocks, rtol, atol, max_steps)

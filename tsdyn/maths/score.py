@@ -113,3 +113,8 @@ def pit(samples: Tensor, x: Tensor) -> Tensor:
     """(rank of x among the draws + 1/2) / (S + 1), uniform on (0, 1) when calibrated  [3]."""
     below = (samples < x).sum(0) + 0.5 * (samples == x).sum(0)
     return (below + 0.5) / (len(samples) + 1)
+
+
+def energy_distance(x: Tensor, y: Tensor) -> Tensor:
+    """2 E|X - Y| - E|X - X'| - E|Y - Y'| between clouds (N, D) and (M, D): zero only for equal laws."""
+    return 2 * torch.cdist(x, y).mean() - torch.cdist(x, x).mean() - torch.cdist(y, y).mean()

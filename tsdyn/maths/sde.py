@@ -6,6 +6,9 @@ x is (B, D), t is (B, 1) in the user's unit of time. Every function may ask for 
 computed beforehand for the step (an embedding of a control path, time features) follows as `*u`.
 drift has the units of x per time, diffusion those of x per square root of time.
 
+Where the noise enters through sigma(t, *u) alone, schemes read it once for all N steps of a solve:
+t is then (N, B, 1), or (N, 1, 1) on a clock shared by all series, and u has the N steps in front.
+
 [1] Oh, Lim & Kim. Stable neural stochastic differential equations in analyzing irregular time
     series data. ICLR 2024.
 [2] Øksendal. Stochastic differential equations. 6th ed., Springer 2003, section 8.6 (Girsanov).

@@ -51,6 +51,11 @@ def solve(
         checkpoint: in chunks of so many steps, keep only the first state and compute the others
             again on the way back; same values and gradients, less memory. 0 keeps everything.
     """
+    if step.needs != "nothing" and (noise is None or (step.needs == "area" and noise.area is None)):
+        raise ValueError(
+            f"This step needs {step.needs} and came without. Draw the noise with "
+            f"`increments(grid, like{', area=True' if step.needs == 'area' else ''})`."
+        )
     t, h = grid.t.to(x0), grid.h.to(x0)
     prepared = step.prepare(t, h, noise, *controls)
     rows = _rows(t.expand(-1, len(x0), 1), controls, prepared)
@@ -112,18 +117,21 @@ def require_finite(states: Tensor, grid: Grid) -> Tensor:
     if bool(finite.all()):
         return states
     b, k = (~finite).nonzero()[0].tolist()
-    row = min(b, grid.h.shape[1] - 1) if len(grid.h) else 0
-    taken = range(grid.stops[k - 1] if k else 0, grid.stops[k])
-    before = states[b, :k].detach()
-    largest = float(before.abs().amax()) if before.numel() else float("nan")
-    when = step = "?"
-    if len(taken):
-        when = f"{float(grid.t[taken[-1], row] + grid.h[taken[-1], row]):g}"
-        step = f"{float(grid.h[taken[-1], row]):g}"
+    first, last = grid.stops[k - 1] if k else 0, grid.stops[k]
+    if first == last:
+        came = f"the state of series {b} is not finite at the start"
+    else:
+        row = min(b, grid.h.shape[1] - 1)
+        h = float(grid.h[last - 1, row])
+        came = (
+            f"the state of series {b} stopped being finite on the way to time "
+            f"{float(grid.t[last - 1, row]) + h:g}, in {last - first} steps of {h:g}"
+        )
+    if k:
+        came += f"; the largest state before was {float(states[b, :k].detach().abs().amax()):g}"
     raise ModelError(
         "M03",
-        f"the state of series {b} stopped being finite on the way to time {when}, in {len(taken)} "
-        f"steps of {step}; the largest state before was {largest:g}",
+        came,
         "a solution that stays finite",
         "Take smaller steps (lower `dt`), scale the data, or bound drift and diffusion",
     )
@@ -143,8 +151,9 @@ def solve_at(
     t: Tensor,
     dt: float | None = None,
     t0: float | Tensor | None = None,
-    method: Scheme | None = None,
+    *,
     generator: torch.Generator | None = None,
+    method: Scheme | None = None,
     controls: Callable[[Tensor], Controls] | None = None,
     substeps: int = 1,
     checkpoint: int = 0,
@@ -174,6 +183,6 @@ def solve_at(
         raise TypeError(f"Only torchsde takes {sorted(options)}. Pass backend='torchsde'.")
     step = (method or _NATURAL[type(sde)])(sde)
     like = x0[:, :1] if sde.noise == "scalar" else x0
-    noise = increments(now, like, generator, step.needs_area)
+    noise = increments(now, like, generator, area=step.needs == "area")
     u = () if controls is None else controls(now.t.to(x0))
     return require_finite(solve(step, x0, now, noise, u, checkpoint), now)

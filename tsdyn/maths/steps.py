@@ -14,7 +14,7 @@ Within one step the hoisted values `*u` are those of its start.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class Step(NamedTuple):
 
     prepare: Callable[..., tuple[Tensor, ...]]
     advance: Callable[..., Tensor]
-    needs_area: bool = False
+    needs: Literal["nothing", "increments", "area"] = "increments"
 
 
 Scheme = Callable[[Any], Step]
@@ -114,11 +114,7 @@ def srk(sde: Dynamics) -> Step:
     f, g, _ = plain(sde)
 
     def prepare(t: Tensor, h: Tensor, noise: Noise, *u: Tensor) -> tuple[Tensor, ...]:
-        if noise.area is None:
-            raise ValueError(
-                "srk needs the area of every step, and the increments came without. "
-                "Draw them with `increments(grid, like, area=True)`."
-            )
+        assert noise.area is not None  # `solve` has asked for it
         middle = torch.add(noise.area, noise.dw, alpha=0.5)
         return h, noise.dw - middle, middle
 
@@ -131,7 +127,7 @@ def srk(sde: Dynamics) -> Step:
         x = torch.addcmul(x, torch.add(f0, f1, alpha=2), h, value=1 / 3)
         return torch.addcmul(torch.addcmul(x, g1, late), g(t, x, *u), middle)
 
-    return Step(prepare, advance, needs_area=True)
+    return Step(prepare, advance, needs="area")
 
 
 def exponential_euler(sde: Langevin) -> Step:

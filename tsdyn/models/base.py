@@ -30,6 +30,9 @@ class Model(nn.Module, metaclass=_Remembers):
     """
 
     arguments: dict[str, Any]
+    channels: tuple[
+        str, ...
+    ] = ()  # names of the channels it was trained on, in order; may be empty
 
     @abc.abstractmethod
     def loss(self, given: Any, want: Any) -> Tensor:

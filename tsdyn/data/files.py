@@ -1,0 +1,149 @@
+"""Files of datasets: looked for, and only then downloaded, checked and kept.
+
+The places, in order:
+
+1. the folder that the environment variable TSDYN_DATA names;
+2. the tables that come with tsdyn: `datasets/<name>/` of a checkout, `tsdyn/data/tables/` when installed;
+3. the cache: the folder that TSDYN_CACHE names, else the user's cache folder of this system;
+4. the public source, into the cache, if its SHA256 is right.
+
+Nothing is written anywhere but in the cache.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import DataError
+
+PACKAGE = Path(__file__).parents[1]
+
+
+class Source(NamedTuple):
+    """A file of a dataset: where it lies in a folder of data, and where the public one is."""
+
+    path: str
+    sha256: str
+    url: str | None = None  # None: made by datasets/<name>/prepare.py only
+
+
+HOPPER = Source(
+    "hopper/hopper_100x100x14.npy",
+    "609d962361a431236d018ecc61af6fa718e764545f69f9c459130a908c62f00c",
+    "https://raw.githubusercontent.com/yongkyung-oh/Stable-Neural-SDEs/"
+    "0ab61393e22fc847c1e45f1a787175a609fd50be/benchmark_forecasting/datasets/mujoco.npy",
+)
+EXCHANGE_RATE = Source(
+    "series/exchange_rate.csv",
+    "f790284d51ac8c3918d4c9754a4779744c5de287b492e9267ed6a2aa60fb70c5",
+    "https://raw.githubusercontent.com/unit8co/darts/"
+    "04e9936ba760e117e71c0216d05438723cc8d9e5/datasets/exchange_rate.csv",
+)
+M4_TRAIN = Source(
+    "series/m4_hourly_train.csv",
+    "ea59b7783573c49077a835ab6465c7d66f1474783360f310988a9a737fbca62f",
+    "https://raw.githubusercontent.com/Mcompetitions/M4-methods/"
+    "d44ad827907d46b2050a47b529cb826be9561163/Dataset/Train/Hourly-train.csv",
+)
+M4_TEST = Source(
+    "series/m4_hourly_test.csv",
+    "71a57fccb15e534d973626ada4fb87febf789e9317715b7cc6dd3b5f90db6f42",
+    "https://raw.githubusercontent.com/Mcompetitions/M4-methods/"
+    "fdeb3b173f0305901c073dcc9a36b0d9f9ab537c/Dataset/Test/Hourly-test.csv",
+)
+BASIC_MOTIONS = {
+    "train": Source(
+        "basic_motions/BasicMotions_TRAIN.ts",
+        "8dc43cc6306cb679c888c01e26f91772ac4441a916da43bac8b79734a538b9d6",
+    ),
+    "test": Source(
+        "basic_motions/BasicMotions_TEST.ts",
+        "79213102bc6fca1a398ad98ce1185dff0208fa3d1465e687f48288946b0ff8dc",
+    ),
+}
+CO2 = Source(
+    "co2/co2.csv",
+    "2a09c02d19d60ad796de4955db0fb530dfd9b3ed79f4e5fde146861c02f1c5ea",
+)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: TSDYN_CACHE, else the cache folder of this system."""
+    if folder := os.environ.get("TSDYN_CACHE"):
+        return Path(folder)
+    import pooch
+
+    return Path(pooch.os_cache("tsdyn"))
+
+
+def locate(name: str, path: str, url: str | None, sha256: str) -> Path:
+    """The file `path` of the dataset `name` on this machine, downloaded if it must be.
+
+    Args:
+        name: of the dataset.
+        path: of the file, relative to a folder of data: "hopper/hopper_100x100x14.npy".
+        url: of the public file; None if there is none to fetch as it is.
+        sha256: of the right file. Files under TSDYN_DATA are the user's own and are not checked.
+
+    Raises:
+        DataError: D01 if it is in none of the places; the message lists them all.
+    """
+    file = Path(path).name
+    own = os.environ.get("TSDYN_DATA")
+    cached = cache_folder() / path
+    near = [PACKAGE.parent / "datasets" / name / file, PACKAGE / "data" / "tables" / file]
+    for place in ([Path(own) / path] if own else []) + near:
+        if place.is_file():
+            return place
+    if cached.is_file() and digest(cached) == sha256:
+        return cached
+    try:
+        return download(url, cached, sha256)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    raise DataError(
+        "D01",
+        f"dataset `{name}` needs the file `{path}`, which is not under TSDYN_DATA "
+        f"({own or 'not set'}), not in the cache ({cached.parent}), and could not be downloaded "
+        f"({reason})",
+        "the file in one of these three places",
+        f"Set TSDYN_DATA to a folder that holds `{path}`, or run "
+        f"`python datasets/{name}/prepare.py` of the source tree where there is a network",
+    ) from None
+
+
+def digest(path: Path) -> str:
+    """The SHA256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def download(url: str | None, to: Path, sha256: str) -> Path:
+    """The public file, checked, at `to`. OSError without a network, ValueError for another file."""
+    if url is None:
+        raise ValueError("it is not published as a single file")
+    import pooch
+
+    got: str = pooch.retrieve(url, known_hash=f"sha256:{sha256}", fname=to.name, path=to.parent)
+    return Path(got)
+
+
+def obtain(source: Source, folder: Path, copy: Path | None = None) -> Path:
+    """The public file in a folder, from a copy at hand or downloaded, checked in both cases.
+
+    Raises:
+        DataError: D14 for a copy of something else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / Path(source.path).name
+    if copy is None:
+        return download(source.url, target, source.sha256)
+    if digest(copy) != source.sha256:
+        raise DataError(
+            "D14",
+            f"{copy} is not the public file, its SHA256 is {digest(copy)}",
+            f"SHA256 {source.sha256}",
+            "Get the file again",
+        )
+    target.write_bytes(copy.read_bytes())
+    return target

@@ -1,0 +1,448 @@
+"""`tsdyn fit | validate | test | predict`: the only place that runs Lightning from a command line.
+
+What counts more, first: a flag, a configuration file, a checkpoint, an environment variable, a default.
+
+Exit codes: 0 done; 1 the numbers or the program broke; 2 usage, configuration, data or checkpoint; 130
+and 143 stopped by SIGINT and SIGTERM.
+"""
+
+import argparse
+import contextlib
+import datetime
+import importlib.metadata
+import importlib.util
+import itertools
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import yaml
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from ..errors import CheckpointError, ConfigError, ModelError, TsdynError
+from ..io import read_checkpoint
+from ..models.base import Model
+from .callbacks import Checkpoints, NonFiniteGuard, SaveOnException, Stopped
+from .data import LitData
+from .module import LitModel
+from .parser import below, explain, register
+from .quiet import quiet
+from .randomness import KeepRandomState
+from .writer import ForecastWriter
+
+RUNS = "runs"
+TRUSTED = ("tsdyn.models.", "tsdyn.data.", "tsdyn.lit.data.", "torch.optim.")
+BROKEN = ("TSD-M02", "TSD-M03")  # not the user's fault: the numbers
+LIBRARIES = ("tsdyn", "torch", "lightning", "jsonargparse", "numpy", "pandas", "scipy", "gpytorch")
+
+
+def main(argv: list[str]) -> int:
+    """Run one of the verbs; the exit code."""
+    try:
+        with quiet(), _signals():
+            Command(argv)
+    except TsdynError as error:
+        return _refused(error)
+    except Stopped as stopped:
+        return 128 + stopped.signum
+    except MisconfigurationException as error:
+        return _refused(ConfigError("X02", " ".join(str(error).split()), "", ""))
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        return _refused(_other_shapes(error))
+    except SystemExit as end:  # --help, --print_config
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def _refused(error: TsdynError) -> int:
+    if os.environ.get("TSDYN_DEBUG"):
+        raise error
+    _say(f"error: {error}")
+    return 1 if error.code in BROKEN else 2
+
+
+def _other_shapes(error: RuntimeError) -> CheckpointError:
+    reason = " ".join(str(error).splitlines()[-1].split())
+    return CheckpointError(
+        "C04",
+        f"the weights in the checkpoint do not fit the model: {reason}",
+        "the arguments of the model it was trained with",
+        "Leave out flags and configuration that change them",
+    )
+
+
+class Command(LightningCLI):
+    """LightningCLI in which nothing is replaced silently and every run has its folder."""
+
+    def __init__(self, argv: list[str]):
+        register()
+        self.argv = argv
+        self.files = [Path(f) for f in _values(argv, "--config", "-c")]
+        self.folder = Path()
+        super().__init__(
+            LitModel,
+            LitData,
+            save_config_callback=Record,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults=_trainer_defaults(),
+            seed_everything_default=0,
+            parser_kwargs={"allow_abbrev": False, "exit_on_error": False},
+            args=argv,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        decided = {"weights_only", "return_predictions"}
+        return {verb: skip | decided for verb, skip in LightningCLI.subcommands().items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--name",
+            type=str | None,
+            help=f"The run goes to <trainer.default_root_dir, {RUNS}>/<name>/<time>. By default the "
+            "name of the configuration file.",
+        )
+        parser.add_argument(
+            "--output",
+            type=str | None,
+            help="Where `predict` writes: .parquet for every draw, .csv for mean and quantiles.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        verb = next((a for a in self.argv if a in self._subcommand_parsers), "fit")
+        own = self._subcommand_parsers[verb]
+        options = [o for action in own._actions for o in action.option_strings]
+        try:
+            argv = self._with_checkpoint(own)
+            self.config = parser.parse_args(argv)
+        except argparse.ArgumentError as error:
+            raise explain(error, options, [str(f) for f in self.files]) from None
+
+    def _with_checkpoint(self, own: LightningArgumentParser) -> list[str]:
+        """The arguments with the checkpoint found; what it was trained with becomes the default."""
+        given = [*self._in_files("ckpt_path"), *_values(self.argv, "--ckpt_path")]
+        if not given or given[-1] in (None, "null"):
+            return self.argv
+        path = self._checkpoint(given[-1])
+        if path is None:
+            return [*_without(self.argv, "--ckpt_path"), "--ckpt_path", "null"]
+        content = read_checkpoint(path)
+        if "state_dict" not in content:
+            raise CheckpointError(
+                "C01",
+                f"{path} holds no state of a training run",
+                "a checkpoint written by `tsdyn fit`",
+                "Models written by tsdyn.save are for `tsdyn forecast` and tsdyn.load",
+            )
+        known = {action.dest for action in own._actions}
+        defaults = _trusted(content.get("config", {}))
+        own.set_defaults({key: value for key, value in defaults.items() if key in known})
+        return [*_without(self.argv, "--ckpt_path"), "--ckpt_path", str(path)]
+
+    def _in_files(self, key: str) -> list[Any]:
+        """The values of a key in the configuration files; those that cannot be read have none."""
+        values = []
+        for file in self.files:
+            with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
+                values.append(yaml.safe_load(file.read_text()).get(key))
+        return [value for value in values if value is not None]
+
+    def _checkpoint(self, given: str) -> Path | None:
+        """The file meant by a path, by `last` (of the runs of this name) or by `auto` (last, or none)."""
+        if given not in ("last", "auto"):
+            return Path(given)
+        runs = Path((_values(self.argv, "--trainer.default_root_dir") or [RUNS])[-1]) / self._name()
+        states = [
+            *runs.glob("*/checkpoints/last.ckpt"),
+            *runs.glob("*/checkpoints/interrupted.ckpt"),
+        ]
+        if states:
+            return max(states, key=lambda file: file.stat().st_mtime)
+        if given == "auto":
+            return None
+        raise CheckpointError(
+            "C01",
+            f"no run in {runs} has left a checkpoint",
+            "an earlier run to go on from",
+            "Leave out --ckpt_path, or use --ckpt_path auto to start where there is none",
+        )
+
+    def _name(self) -> str:
+        named = [*self._in_files("name"), *_values(self.argv, "--name")]
+        if named:
+            return str(named[-1])
+        if not self.files:
+            return "run"
+        return self.files[-1].stem
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would replace the user's flags by what the checkpoint says."""
+
+    def before_instantiate_classes(self) -> None:
+        options = self.config[self.subcommand]
+        options.name = options.name or self._name()
+        root = Path(options.trainer.default_root_dir or RUNS)
+        began = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        home = Path(options.ckpt_path or "").parent.parent
+        resumed = self.subcommand == "fit" and options.ckpt_path and (home / Record.CONFIG).exists()
+        # a resumed run goes on in its folder
+        self.folder = home if resumed else _free(root / options.name / began)
+        if rank_zero_only.rank == 0 and not options.trainer.fast_dev_run:
+            _require_writable(self.folder)
+            for name in (Record.CONFIG, Record.ENVIRONMENT, "metrics.csv"):
+                _keep_older(self.folder / name)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        config = self.config_init[self.subcommand].trainer
+        callbacks: list[Any] = [KeepRandomState(), NonFiniteGuard(), *_listed(config.callbacks)]
+        if config.enable_checkpointing is not False and not config.fast_dev_run:
+            checkpoints = self.folder / "checkpoints"
+            callbacks += [
+                Checkpoints(checkpoints),
+                SaveOnException(checkpoints, self.resume_command, _say),
+            ]
+        if self.subcommand == "predict":
+            callbacks.append(ForecastWriter(self.output()))
+        kwargs |= {"callbacks": callbacks, "default_root_dir": str(self.folder)}
+        if not config.fast_dev_run:
+            kwargs["logger"] = self.loggers(config.logger)
+        trainer: L.Trainer = super().instantiate_trainer(**kwargs)
+        return trainer
+
+    def loggers(self, chosen: Any) -> list[Logger] | bool:
+        """What the user chose and always metrics.csv; without a choice TensorBoard's where installed."""
+        if chosen is False:
+            return False
+        if not isinstance(chosen, bool | None):
+            return [*_listed(chosen), self.csv()]
+        if importlib.util.find_spec("tensorboard") is None:
+            return [self.csv()]
+        return [TensorBoardLogger(self.folder, "", ""), self.csv()]
+
+    def csv(self) -> CSVLogger:
+        return CSVLogger(self.folder, "", "", flush_logs_every_n_steps=10)
+
+    def output(self) -> Path:
+        chosen = self.config[self.subcommand].output
+        return Path(chosen or self.folder / "predictions.parquet")
+
+    def resume_command(self, path: Path) -> str:
+        config = self.folder / Record.CONFIG
+        return shlex.join(["tsdyn", "fit", "-c", str(config), "--ckpt_path", str(path)])
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs["weights_only"] = True
+        return kwargs | ({"return_predictions": False} if subcommand == "predict" else {})
+
+    def before_validate(self) -> None:
+        self.require_weights()
+
+    def before_test(self) -> None:
+        self.require_weights()
+
+    def require_weights(self) -> None:
+        """M01 for a model with something to learn and nothing learned."""
+        learns = any(p.requires_grad for p in self.model.model.parameters())
+        if learns and not self.config[self.subcommand].ckpt_path:
+            raise ModelError(
+                "M01",
+                f"`tsdyn {self.subcommand}` of a model that was not trained",
+                "its weights",
+                "Give --ckpt_path <checkpoint>, or --ckpt_path last for the last run of this name",
+            )
+
+    def before_predict(self) -> None:
+        self.require_weights()
+        output = self.output()
+        if output.suffix not in (".parquet", ".csv"):
+            raise ConfigError("X01", f"unknown kind of file `{output}`", ".parquet or .csv", "")
+
+    def after_predict(self) -> None:
+        _say(f"predictions are in {self.output()}")
+
+    def after_fit(self) -> None:
+        if self.trainer.checkpoint_callback and self.trainer.global_step:
+            checkpoints: Any = self.trainer.checkpoint_callback
+            score = checkpoints.best_model_score
+            best = f"best val/loss {score:.4g} in " if score is not None else "state in "
+            _say(f"{best}{checkpoints.best_model_path}")
+
+
+class Record(SaveConfigCallback):
+    """config.yaml and environment.json in the folder of the run, and the configuration in checkpoints."""
+
+    CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **options: Any):
+        config = config.clone()
+        config.ckpt_path = config.output = None  # of this one start, not of the run
+        super().__init__(parser, config, **options)
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        facts = environment() | {"seed": self.config.seed_everything, "data": data.facts()}
+        (folder / self.ENVIRONMENT).write_text(json.dumps(facts, indent=2) + "\n")
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        plain = yaml.safe_load(self.parser.dump(self.config, skip_none=False, format="yaml"))
+        checkpoint["config"] = {key: plain[key] for key in ("model", "data")}
+
+
+def environment() -> dict[str, Any]:
+    """What else a run depended on: versions, machine, command and commit."""
+    versions = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "folder": os.getcwd(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+    }
+
+
+def _commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _trainer_defaults() -> dict[str, Any]:
+    return {
+        "log_every_n_steps": 10,
+        "enable_progress_bar": sys.stdout.isatty(),
+        "enable_model_summary": False,
+        "gradient_clip_val": 1.0,
+        "inference_mode": False,  # scores may need gradients inside, as Langevin drifts do
+    }
+
+
+def _trusted(config: dict[str, Any]) -> dict[str, Any]:
+    """Defaults for a parser from the configuration in a checkpoint.
+
+    A checkpoint may come from anywhere, so of classes and functions it may only name those of tsdyn
+    and torch's optimisers; others are for the user to name. A model of the user's own that is
+    already imported is named as well.
+    """
+    return {
+        f"{part}.{key}": value
+        for part in ("model", "data")
+        for key, value in config.get(part, {}).items()
+        if all(_is_trusted(name) for name in _names_in(value))
+    }
+
+
+def _names_in(value: Any) -> Iterator[str]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    for each in inner:
+        yield from _names_in(each)
+    if isinstance(value, str) and all(part.isidentifier() for part in value.split(".")):
+        yield value
+
+
+def _is_trusted(name: str) -> bool:
+    root = name.partition(".")[0]
+    if root == name or name.startswith(TRUSTED):
+        return True
+    if name in {f"{c.__module__}.{c.__qualname__}" for c in below(Model)}:
+        return True
+    return importlib.util.find_spec(root) is None  # a file `table.csv`: nothing to import
+
+
+def _values(argv: list[str], *names: str) -> list[str]:
+    """The values of an option, before anything is parsed."""
+    follow = [b for a, b in itertools.pairwise(argv) if a in names]
+    return follow + [a.partition("=")[2] for a in argv if a.partition("=")[0] in names and "=" in a]
+
+
+def _without(argv: list[str], name: str) -> list[str]:
+    after = {i + 1 for i, a in enumerate(argv) if a == name}
+    return [a for i, a in enumerate(argv) if i not in after and a.partition("=")[0] != name]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+def _free(folder: Path) -> Path:
+    """The folder, or the first of `<folder>-1`, `<folder>-2`, ... that does not exist."""
+    others = (folder.with_name(f"{folder.name}-{i}") for i in itertools.count(1))
+    return next(f for f in itertools.chain([folder], others) if not f.exists())
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            "C01",
+            f"cannot write to {folder}: {error.strerror}",
+            "a folder for the run",
+            "Choose another with --trainer.default_root_dir",
+        ) from None
+
+
+def _keep_older(file: Path) -> None:
+    """Make room for `file`: what an earlier part of the run left there gets a number."""
+    if file.exists():
+        file.rename(_free(file.with_name(f"{file.stem}-1{file.suffix}")))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `Stopped`; in training `SaveOnException` listens instead."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Stopped(signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,178 @@
+"""Neural SDEs whose solutions stay put: Langevin, linear-noise, geometric.
+
+[1] Oh, Lim & Kim. Stable neural stochastic differential equations in analyzing irregular time series
+    data. ICLR 2024.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from ..batch import Paths
+from ..maths.grid import Grid, grid, increments
+from ..maths.near import interpolate, near
+from ..maths.score import masked_mean
+from ..maths.sde import Dynamics, Geometric, Langevin, LinearNoise, NoiseKind
+from ..maths.solve import require_finite, solve
+from ..maths.steps import Scheme, exponential_euler, lie, logarithmic
+from ..nets import local_features, mlp
+from .base import Model
+
+Kind = Literal["langevin", "linear_noise", "geometric"]
+SCHEME: dict[type, Scheme] = {Langevin: exponential_euler, LinearNoise: lie, Geometric: logarithmic}
+SIGMA = (1e-3, 0.5)  # the diffusion of every latent coordinate lies between these
+
+
+class _Draws(NamedTuple):
+    """Gaussian laws of the values, one for each draw of the latent path."""
+
+    mean: Tensor  # (K, B, T, D)
+    scale: Tensor  # (K, B, T, D)
+
+
+class StableSDE(Model):
+    """x(t) ~ N(l(t) + m(z, c), s(z, c)^2), z a stable SDE driven by the control path c(t):
+
+        langevin       dz = (-kappa z + r(z, c)) dt + sigma(t) dW            [1, LSDE]
+        linear_noise   dz = (-kappa z + r(z, c)) dt + sigma(t) z dW          [1, LNSDE]
+        geometric      dz / z = kappa (2 r(z, c) - log z) dt + sigma(t) dW   [1, GSDE], z > 0
+
+    with r in (-1, 1) by tanh, kappa > 0 learned and sigma(t) in [.001, .5], so that every solution
+    exists and is drawn back for ever: |z| to 1 / kappa, |log z| to 2, beyond what noise adds. l(t) is the linear interpolation of the given part,
+    constant beyond its ends; c(t) embeds the nearest given values of every channel on both sides with
+    their distances in time; t in sigma(t) runs from the last given time before the first wanted one,
+    where z starts. Steps are exponential Euler, Lie splitting and Euler in the log domain: strong
+    order 1 at one evaluation of r.
+
+    The loss is -log mean_k p(x | z_k) of every single value over `draws` latent paths: a proper score
+    of the marginal laws that keeps the noise alive, where a squared error would kill it. Diagonal noise
+    destabilises linear_noise above four dimensions if the drift mixes them; scalar noise calms it in
+    any dimension.
+
+    Works in standard units: wrap it in `Scaled`. Choose it for nonlinear dynamics and many series;
+    for short or near-linear ones `Linear` is as good and takes no training.
+
+    Args:
+        dim: coordinates of the series, D.
+        kind: which of the three.
+        hidden: width of the latent state and of every network, H.
+        depth: hidden layers of the drift.
+        neighbours: given values used on either side of each channel, k.
+        covariates: time-varying covariates, C, known at every row of given.
+        draws: latent paths per series in training, K.
+        dt: longest solver step, in units of t (of the median gap, inside `Scaled`); None for one step
+            from each wanted time to the next.
+        noise: "diagonal" (a Brownian motion per coordinate) or "scalar" (one for all).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kind: Kind = "langevin",
+        hidden: int = 64,
+        depth: int = 2,
+        neighbours: int = 4,
+        covariates: int = 0,
+        draws: int = 8,
+        dt: float | None = None,
+        noise: NoiseKind = "diagonal",
+    ):
+        super().__init__()
+        self.kind, self.hidden, self.neighbours, self.draws = kind, hidden, neighbours, draws
+        self.covariates, self.dt = covariates, dt
+        self.noise_kind: NoiseKind = noise
+        self.embed = mlp(6 * neighbours * dim + covariates, hidden, hidden, depth=1)
+        self.start = nn.Linear(hidden, hidden)
+        self.control = nn.Linear(
+            hidden, hidden
+        )  # c's part of the first layer of r, out of the loop
+        self.state = nn.Linear(hidden, hidden, bias=False)
+        self.drift = nn.Sequential(nn.SiLU(), mlp(hidden, hidden, hidden, depth - 1))
+        self.volatility = mlp(1, hidden // 2, hidden, depth=1)
+        self.kappa = nn.Parameter(torch.full((hidden,), -2.0))  # softplus: .13 per unit of time
+        self.readout = mlp(2 * hidden, hidden, 2 * dim, depth=1)
+        with torch.no_grad():  # start from the interpolated level, with a spread of about .3
+            last = self.readout[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.mul_(0.1)
+            last.bias.zero_()
+            last.bias[dim:] = -1.0
+
+    def dynamics(self) -> Dynamics:
+        """The equation of z: functions of (t, z, c, sigma(t)), the last two computed beforehand."""
+
+        def bounded(t: Tensor, z: Tensor, c: Tensor, s: Tensor) -> Tensor:
+            return torch.tanh(self.drift(c + self.state(z)))
+
+        def sigma(t: Tensor, c: Tensor, s: Tensor) -> Tensor:
+            return s
+
+        kappa = softplus(self.kappa)
+        if self.kind == "langevin":
+            return Langevin(kappa, bounded, sigma, self.noise_kind)
+        if self.kind == "linear_noise":
+            return LinearNoise(
+                lambda t, z, *u: bounded(t, z, *u) - kappa * z, sigma, self.noise_kind
+            )
+
+        def growth(t: Tensor, z: Tensor, *u: Tensor) -> Tensor:
+            return kappa * (2 * bounded(t, z, *u) - z.log())
+
+        return Geometric(growth, sigma, self.noise_kind)
+
+    def predict(self, given: Paths, at: Tensor, n: int) -> _Draws:
+        """n latent paths and the laws of the values they show at times (B, T)."""
+        at = at.to(given.x.dtype)
+        found = near(given.t, given.x, given.mask, at, self.neighbours)
+        features = local_features(found)
+        if self.covariates and given.covariates is not None:
+            known = torch.ones_like(given.covariates, dtype=torch.bool)
+            ahead = interpolate(given.t, given.covariates, known, at)
+            features = torch.cat([features, ahead], -1)
+        c = self.embed(features)  # (B, T, H)
+        z = self.solve(c, self._begin(found.age, at), at, n)  # (n, B, T, H)
+        mean, raw = self.readout(torch.cat([z, c.expand_as(z)], -1)).chunk(2, -1)
+        return _Draws(found.level + mean, softplus(raw) + 1e-4)
+
+    def solve(self, c: Tensor, begin: Tensor, at: Tensor, n: int) -> Tensor:
+        """n latent paths from `begin` (B,) to times (B, T) along the control c (B, T, H): (n, B, T, H)."""
+        steps = grid(at, self.dt, begin)
+        count = torch.tensor(
+            [b - a for a, b in zip((0, *steps.stops), steps.stops)], device=c.device
+        )
+        interval = torch.arange(len(count), device=c.device).repeat_interleave(count)
+        control = self.control(c).transpose(0, 1)[interval]  # (N, B, H)
+        sigma = self._sigma(steps.t - begin[:, None].to(steps.t.dtype))
+        z0 = torch.tanh(self.start(c[:, 0]))  # (B, H)
+        if self.kind == "geometric":
+            z0 = z0.exp()  # of one sign, and away from zero, where it would stay
+        z0 = z0.repeat(n, 1)
+        sde = self.dynamics()
+        many = Grid(steps.t.repeat(1, n, 1), steps.h.repeat(1, n, 1), steps.stops)
+        noise = increments(many, z0 if self.noise_kind == "diagonal" else z0[:, :1])
+        controls = control.repeat(1, n, 1), sigma.repeat(1, n, 1)
+        z = solve(SCHEME[type(sde)](sde), z0, many, noise, controls)
+        return require_finite(z, many).view(n, len(c), len(many.stops), self.hidden)
+
+    def _sigma(self, elapsed: Tensor) -> Tensor:
+        """sigma(t) in its bounds, from the time since the start (N, B, 1): (N, B, H)."""
+        low, high = SIGMA
+        return low + (high - low) * torch.sigmoid(self.volatility(torch.log1p(elapsed)) - 1.5)
+
+    def _begin(self, age: Tensor, at: Tensor) -> Tensor:
+        """Where z starts: the last given time before the first wanted one, else that one itself."""
+        known = age[:, 0, :, 0].where(age[:, 0, :, 0] > 0, torch.inf).amin(-1)  # (B,)
+        return at[:, 0] - known.where(known.isfinite(), 0.0)
+
+    def loss(self, given: Paths, want: Paths) -> Tensor:
+        mean, scale = self.predict(given, want.t, self.draws)
+        u = (want.x.where(want.mask, 0.0) - mean) / scale
+        log_density = -0.5 * u.square() - scale.log() - 0.5 * math.log(2 * math.pi)
+        return masked_mean(math.log(self.draws) - log_density.logsumexp(0), want.mask)
+
+    def sample(self, given: Paths, at: Tensor, n: int) -> Tensor:
+        mean, scale = self.predict(given, at, n)
+        return mean + scale * torch.randn_like(mean)

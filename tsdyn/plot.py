@@ -1,0 +1,180 @@
+"""Pictures. The only file that knows matplotlib."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .batch import Names, Paths, default_names
+from .errors import missing_package
+from .forecasts import Forecast
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, BAND, SEEN, TRUTH = "#1b4f72", "#2e86c1", "#566573", "#c0392b"
+MOST_PANELS = 12
+
+
+def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
+    """A figure with a grid of axes (rows, columns); X03 where matplotlib is missing."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise missing_package("matplotlib", "plot", "Plotting") from None
+    made = Figure(figsize=size, layout="constrained")  # no pyplot: no window, no global state
+    FigureCanvasAgg(made)
+    return made, made.subplots(rows, columns, squeeze=False)
+
+
+def plot_forecast(
+    answer: Forecast,
+    history: Paths | None = None,
+    intervals: Sequence[float] = (0.5, 0.9),
+    *,
+    truth: Paths | None = None,
+    series: Sequence[str | int] | None = None,
+    paths: int = 0,
+    last: int | None = None,
+    ax: "Axes | None" = None,
+    title: str | None = None,
+) -> "Figure":
+    """Median and central intervals of every channel over what was seen: a panel per series and channel.
+
+    Args:
+        answer: what to show.
+        history: what was given, as dots.
+        intervals: levels of the bands, each in (0, 1).
+        truth: what happened, as dots of another colour.
+        series: ids to show; None for the first dozen panels.
+        paths: so many single draws as thin lines.
+        last: only so many rows of the history.
+        ax: draw the first series and channel here instead of into a new figure.
+    """
+    names = answer.names
+    chosen = list(series if series is not None else names.series)
+    panels = [(s, d) for s in chosen for d in range(len(names.channels))][
+        : 1 if ax else MOST_PANELS
+    ]
+    if ax is not None:
+        made, axes = ax.figure, [ax]
+    else:
+        columns = min(len(panels), 2)
+        rows = -(-len(panels) // columns)
+        made, grid = figure(rows, columns, (11 if columns > 1 else 9, 3.2 * rows))
+        axes = list(grid.flat)
+        for unused in axes[len(panels) :]:
+            unused.set_visible(False)
+    for (name, d), place in zip(panels, axes, strict=False):
+        _panel(
+            place, answer[name], d, _one(history, name), _one(truth, name), intervals, paths, last
+        )
+        several = f"{name}: " if len(names.series) > 1 else ""
+        place.set_title(title or f"{several}{names.channels[d]}", loc="left", fontsize=10)
+    axes[0].legend(frameon=False, fontsize=8, loc="best")
+    return made  # type: ignore[return-value]
+
+
+def _panel(
+    ax: "Axes",
+    answer: Forecast,
+    d: int,
+    history: Paths | None,
+    truth: Paths | None,
+    intervals: Sequence[float],
+    paths: int,
+    last: int | None,
+) -> None:
+    asked = answer.mask[0, :, d]
+    times = _times(answer.t[0][asked], answer.names)
+    low_high = {level: answer.interval(level) for level in sorted(intervals, reverse=True)}
+    # An imputation has holes between what is known: bands would join them, so each hole is a bar.
+    single = answer.kind == "imputation"
+    for i, (level, (low, high)) in enumerate(low_high.items()):
+        a, b = low[0, asked, d].numpy(), high[0, asked, d].numpy()
+        alpha = 0.18 + 0.22 * i
+        if single:
+            ax.vlines(
+                times,
+                a,
+                b,
+                color=BAND,
+                alpha=min(alpha + 0.2, 1),
+                linewidth=1.5 + 1.5 * i,
+                label=f"{level:.0%} interval",
+                zorder=3,
+            )
+        else:
+            ax.fill_between(
+                times, a, b, color=BAND, alpha=alpha, linewidth=0, label=f"{level:.0%} interval"
+            )
+    for k in range(min(paths, len(answer.samples))):
+        ax.plot(times, answer.samples[k, 0, asked, d], color=BAND, alpha=0.5, linewidth=0.5)
+    if history is not None:
+        seen = history.mask[0, :, d].nonzero()[:, 0][-(last or 10**9) :]
+        ax.plot(
+            _times(history.t[0, seen], answer.names),
+            history.x[0, seen, d],
+            ".",
+            color=SEEN,
+            markersize=2.5,
+            label="observed",
+        )
+    if truth is not None:
+        held = truth.mask[0, :, d]
+        ax.plot(
+            _times(truth.t[0, held], answer.names),
+            truth.x[0, held, d],
+            ".",
+            color=TRUTH,
+            markersize=3,
+            label="held out",
+        )
+    median = answer.median()[0, asked, d].numpy()
+    ax.plot(
+        times,
+        median,
+        "o" if single else "-",
+        color=INK,
+        markersize=2.5,
+        linewidth=1.2,
+        label="median",
+        zorder=4,
+    )
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8)
+
+
+def plot_pit(pit: dict[str, list[int]]) -> "Figure":
+    """Histograms of the probability integral transform, one per model; flat when calibrated."""
+    made, grid = figure(1, len(pit), (2.6 * len(pit), 2.4))
+    for ax, (name, counts) in zip(grid.flat, pit.items(), strict=True):
+        share = torch.tensor(counts, dtype=torch.float64) / max(sum(counts), 1)
+        ax.bar(
+            [(i + 0.5) / len(counts) for i in range(len(counts))],
+            share.tolist(),
+            0.9 / len(counts),
+            color=BAND,
+        )
+        ax.axhline(1 / len(counts), color=INK, linewidth=1)
+        ax.set_title(name, fontsize=9)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=7)
+    return made
+
+
+def _times(t: torch.Tensor, names: Names) -> Any:
+    """Times as the user writes them; naive timestamps for matplotlib, which would shift zones."""
+    if names.clock.kind in ("integer", "float"):
+        return t.numpy()
+    return (t.double() * 1e6).round().long().numpy().astype("datetime64[us]")
+
+
+def _one(paths: Paths | None, series: str | int) -> Paths | None:
+    """The series of that id, as paths of one; None where it is not there."""
+    if paths is None or series not in default_names(paths).series:
+        return None
+    b = default_names(paths).series.index(series)
+    return paths._replace(t=paths.t[b : b + 1], x=paths.x[b : b + 1], mask=paths.mask[b : b + 1])
