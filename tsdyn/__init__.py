@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         Snapshots as Snapshots,
     )
     from .data.frames import read as read
-    from .data.load import load as load_dataset
+    from .data.load import load_dataset as load_dataset
     from .errors import TsdynError as TsdynError
     from .evaluation import backtest as backtest, evaluate as evaluate
     from .forecasts import Forecast as Forecast
@@ -52,7 +52,6 @@ _HOME = {
     "save": "io",
     "simulate": "predict",
 }
-_NAMED_OTHERWISE = {"load_dataset": "load"}
 
 
 def __getattr__(name: str) -> Any:
@@ -60,7 +59,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"tsdyn has no public name `{name}`; known: {', '.join(sorted(_HOME))}"
         )
-    value = getattr(import_module(f".{_HOME[name]}", __name__), _NAMED_OTHERWISE.get(name, name))
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
 

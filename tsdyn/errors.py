@@ -37,7 +37,7 @@ CODES = {
 
 
 class TsdynError(ValueError):
-    """`TSD-<code>: <what came>. <what was wanted>. <what to do>.`
+    """`TSD-<code>: <What came>. Wanted: <what was wanted>. <What to do>.`
 
     Args:
         code: a key of `CODES`.
@@ -48,8 +48,21 @@ class TsdynError(ValueError):
 
     def __init__(self, code: str, came: str, wanted: str, do: str):
         self.code, self.title = f"TSD-{code}", CODES[code]
-        sentences = (part.strip().rstrip(".") for part in (came, wanted, do))
-        super().__init__(f"{self.code}: {'. '.join(part for part in sentences if part)}.")
+        super().__init__(f"{self.code}: {sentence(came)}{wish(wanted)}{sentence(do)}".rstrip())
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop, and a space to go on; nothing for nothing."""
+    text = text.strip()
+    if not text:
+        return ""
+    return f"{text[0].upper()}{text[1:]}{'' if text[-1] in '.?!' else '.'} "
+
+
+def wish(text: str) -> str:
+    """`Wanted: a positive number.` for a phrase; a sentence of its own stays as it is."""
+    text = text.strip()
+    return sentence(f"Wanted: {text}" if text[:1].islower() or text[:1].isdigit() else text)
 
 
 class DataError(TsdynError):

@@ -16,7 +16,7 @@ from . import __version__
 from .batch import Paths, default_names, split_after
 from .choose import choose, season_of, train
 from .data.frames import duration, read, report, rows_to_frame, to_frame, write_table
-from .data.load import DATASETS, load as load_dataset
+from .data.load import DATASETS, load_dataset
 from .data.synthetic import SYSTEMS
 from .data.tasks import Imputation
 from .errors import ConfigError, did_you_mean

@@ -25,7 +25,7 @@ from tsdyn.data.files import (
     locate,
     obtain,
 )
-from tsdyn.data.load import DATASETS, Dataset, Table, load
+from tsdyn.data.load import DATASETS, Dataset, Table, load_dataset
 from tsdyn.data.split import BySeries
 from tsdyn.data.tasks import Forecasting
 from tsdyn.errors import ConfigError, DataError
@@ -132,9 +132,9 @@ class TestLoad:
     @pytest.mark.parametrize(
         "call, said",
         [
-            (lambda: load("hoper"), "Did you mean `hopper`"),
-            (lambda: load("hopper", mising=0.3), "Did you mean `missing`"),
-            (lambda: load("co2", missing=0.3), "no option `missing`"),
+            (lambda: load_dataset("hoper"), "Did you mean `hopper`"),
+            (lambda: load_dataset("hopper", mising=0.3), "Did you mean `missing`"),
+            (lambda: load_dataset("co2", missing=0.3), "no option `missing`"),
             (lambda: Dataset("nothing of the kind")(), "Known: basic_motions, co2"),
         ],
     )
@@ -154,7 +154,7 @@ class TestLoad:
 
 
 def test_co2():
-    paths = load("co2")
+    paths = load_dataset("co2")
     assert paths.t.shape == (1, 2284) and int((~paths.mask).sum()) == 59
     assert paths.names.series == ("mauna_loa",) and paths.names.channels == ("co2",)
     assert paths.names.clock.kind == "date"
@@ -181,7 +181,7 @@ def small_hopper(folder, falls=3):
 
 def test_hopper_windows(places):
     states = small_hopper(places[0])
-    paths = load("hopper", missing=0.3)
+    paths = load_dataset("hopper", missing=0.3)
     assert paths.x.shape == (120, 60, 14) and paths.x.dtype == torch.float32
     assert_close(paths.t[7], torch.arange(60).double())
     window = take(paths, [40 + 3])  # the fourth of the second fall
@@ -200,7 +200,7 @@ def test_hopper_windows(places):
 @pytest.mark.parametrize("missing, score", [(0.0, 158), (0.3, 184), (0.5, 203), (0.7, 259)])
 def test_hopper_last_value_carried_forward(real_data, missing, score):
     """The published windows and drops, told by the score of the simplest forecast on the test part."""
-    parts = BySeries(shuffle=False)(load("hopper", missing=missing), Forecasting(steps=10))
+    parts = BySeries(shuffle=False)(load_dataset("hopper", missing=missing), Forecasting(steps=10))
     given, want = parts.test
     assert len(parts.train.t) == 2800 and len(want.t) == 600
     seen = given.mask.any(-1)
@@ -214,7 +214,7 @@ def test_hopper_last_value_carried_forward(real_data, missing, score):
 def test_exchange_rate(places, header):
     rows = "0.7855,1.611,0.861698,0.634196,0.211242,0.006838,0.593,0.525486\n" * 3
     put(places[0], EXCHANGE_RATE.path, (header + rows).encode())
-    paths = load("exchange_rate")
+    paths = load_dataset("exchange_rate")
     assert paths.x.shape == (1, 3, 8) and paths.mask.all()
     assert_close(paths.t, torch.arange(3).double()[None])
     assert paths.names.channels[:2] == ("AUD", "GBP")
@@ -228,7 +228,7 @@ TEST = '"V1","V2","V3"\n"H1","1","2"\n"H2","3","4"\n'
 def test_m4_hourly(places):
     put(places[0], M4_TRAIN.path, TRAIN.encode())
     put(places[0], M4_TEST.path, TEST.encode())
-    train, test, both = (load("m4_hourly", part=p) for p in ("train", "test", "all"))
+    train, test, both = (load_dataset("m4_hourly", part=p) for p in ("train", "test", "all"))
     assert train.mask[..., 0].tolist() == [[True, True, True], [True, False, False]]
     assert_close(test.t, torch.tensor([[3.0, 4.0], [1.0, 2.0]]).double())
     assert_close(both.x[1, :3, 0], torch.tensor([3124.5, 3.0, 4.0]))
@@ -251,17 +251,17 @@ TS = """@problemName BasicMotions
 def test_basic_motions(places):
     put(places[0], BASIC_MOTIONS["train"].path, TS.format(label="Walking").encode())
     put(places[0], BASIC_MOTIONS["test"].path, TS.format(label="Running").encode())
-    paths = load("basic_motions")
+    paths = load_dataset("basic_motions")
     assert paths.x.shape == (2, 2, 6) and paths.labels.tolist() == [2, 1]
     assert_close(paths.t[0], torch.tensor([0.0, 0.1]).double())
     assert paths.names.channels[3] == "gyro_x" and paths.names.classes[3] == "Badminton"
-    assert load("basic_motions", part="test").labels.tolist() == [1]
+    assert load_dataset("basic_motions", part="test").labels.tolist() == [1]
 
 
 def test_dataset_is_a_source(places):
     small_hopper(places[0])
     assert Dataset("hopper", {"missing": 0.5}, series=4)().mask.any(-1).sum().item() == 4 * 35
-    assert torch.equal(Dataset("co2")().x, load("co2").x)
+    assert torch.equal(Dataset("co2")().x, load_dataset("co2").x)
 
 
 def test_table_is_a_source(tmp_path):

@@ -84,7 +84,7 @@ class Ramp:
         series: B.
         dim: D.
         slope: of x.
-        spoiled: put a huge value into the second series.
+        spoiled: put huge values into the second series.
     """
 
     series: int = 20
@@ -101,7 +101,7 @@ class Ramp:
         mask = (torch.arange(12) < length[:, None])[..., None].expand_as(x).clone()
         mask[0, 2] = False  # a hole
         if self.spoiled:
-            x[1, 0] = 1e30
+            x[1] = 1e30
         names = Names(
             tuple(f"s{i}" for i in range(self.series)), tuple(f"c{i}" for i in range(self.dim))
         )

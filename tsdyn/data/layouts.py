@@ -258,14 +258,22 @@ def from_wide(frame: pd.DataFrame, *, channels: Several | None = None, **how: Un
     With several series, times at which a series has no value at all are no rows of that series.
     """
     if frame.columns.nlevels == 1:
+        if TIME[0] in frame.columns and frame.index.name != TIME[0]:
+            raise DataError(
+                "D02",
+                f"there is a column `{TIME[0]}` besides the index",
+                "The index of a wide table holds the times",
+                "Use from_long, or rename the column",
+            )
         lifted = named(frame.rename_axis(index=TIME[0]).reset_index())
         return from_long(lifted, time=TIME[0], channels=channels, **how)
     if not frame.size:
         raise no_rows("the table has no rows")
     pairs = [(str(c[1]), c[0]) for c in frame.columns]
-    names = (
-        list(dict.fromkeys(name for name, _ in pairs)) if channels is None else several(channels)
-    )
+    present_names = tuple(dict.fromkeys(name for name, _ in pairs))
+    names = present_names if channels is None else several(channels)
+    for name in names:
+        there(pd.DataFrame(columns=list(present_names)), name)
     ids = list(dict.fromkeys(key for _, key in pairs))
     where = {pair: i for i, pair in enumerate(pairs)}
     steps, size = frame.shape[0], len(ids)
@@ -434,5 +442,5 @@ def _unpack(arrays: Mapping[str, Any], times: Any) -> tuple[Any, Any]:
 
 def _is_melted(frame: pd.DataFrame, time: str | None) -> bool:
     channel, value = find(frame, CHANNEL), find(frame, VALUE)
-    timed = time or find(frame, TIME) or find(frame.index.to_frame(), TIME)
+    timed = time or find(frame, TIME) or any(str(n).lower() in TIME for n in frame.index.names)
     return bool(channel and value and timed) and is_text(frame[channel])

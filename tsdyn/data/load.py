@@ -1,4 +1,4 @@
-"""Data by name: `load("co2")`.
+"""Data by name: `load_dataset("co2")`.
 
 Where their files come from is said in `files`; what is in them, in datasets/<name>/README.md.
 """
@@ -139,7 +139,7 @@ DATASETS = {
 }
 
 
-def load(name: str, **options: Any) -> Paths:
+def load_dataset(name: str, **options: Any) -> Paths:
     """The dataset of this name. `DATASETS` lists them; each may have options of its own.
 
     Raises:
@@ -167,7 +167,7 @@ class Dataset:
 
     Args:
         name: one of `DATASETS`.
-        options: what `load` is given besides, for example {"missing": 0.3}.
+        options: what `load_dataset` is given besides, for example {"missing": 0.3}.
         series: only the first so many series.
     """
 
@@ -176,7 +176,7 @@ class Dataset:
     series: int | None = None
 
     def __call__(self) -> Paths:
-        paths = load(self.name, **(self.options or {}))
+        paths = load_dataset(self.name, **(self.options or {}))
         rows = range(len(paths.t))[: self.series]
         return paths if self.series is None else take(paths, list(rows))
 

@@ -224,7 +224,7 @@ class SaveOnException(Checkpoint):
 
     def write(self, trainer: L.Trainer) -> None:
         if self.exact or not (self.folder / "last.ckpt").exists():
-            trainer.save_checkpoint(self.folder / "interrupted.ckpt")
+            trainer.save_checkpoint(self.folder / "interrupted.ckpt", weights_only=False)
             self.saved = True
 
 

@@ -30,6 +30,7 @@ import lightning as L
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -37,7 +38,6 @@ from lightning.pytorch.cli import (
     SaveConfigCallback,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ..errors import CheckpointError, ConfigError, ModelError, TsdynError
 from ..io import read_checkpoint
@@ -101,11 +101,12 @@ class Command(LightningCLI):
         self.argv = argv
         self.files = [Path(f) for f in _values(argv, "--config", "-c")]
         self.folder = Path()
+        self.unnamed: list[str] = []  # of the checkpoint, but for the user to name
         super().__init__(
             LitModel,
             LitData,
             save_config_callback=Record,
-            save_config_kwargs={"overwrite": True},
+            save_config_kwargs={"overwrite": True, "command": shlex.join(["tsdyn", *argv])},
             trainer_defaults=_trainer_defaults(),
             seed_everything_default=0,
             parser_kwargs={"allow_abbrev": False, "exit_on_error": False},
@@ -140,7 +141,7 @@ class Command(LightningCLI):
             argv = self._with_checkpoint(own)
             self.config = parser.parse_args(argv)
         except argparse.ArgumentError as error:
-            raise explain(error, options, [str(f) for f in self.files]) from None
+            raise explain(error, options, [str(f) for f in self.files], self.unnamed) from None
 
     def _with_checkpoint(self, own: LightningArgumentParser) -> list[str]:
         """The arguments with the checkpoint found; what it was trained with becomes the default."""
@@ -159,7 +160,7 @@ class Command(LightningCLI):
                 "Models written by tsdyn.save are for `tsdyn forecast` and tsdyn.load",
             )
         known = {action.dest for action in own._actions}
-        defaults = _trusted(content.get("config", {}))
+        defaults, self.unnamed = _trusted(content.get("config", {}))
         own.set_defaults({key: value for key, value in defaults.items() if key in known})
         return [*_without(self.argv, "--ckpt_path"), "--ckpt_path", str(path)]
 
@@ -211,22 +212,24 @@ class Command(LightningCLI):
         resumed = self.subcommand == "fit" and options.ckpt_path and (home / Record.CONFIG).exists()
         # a resumed run goes on in its folder
         self.folder = home if resumed else _free(root / options.name / began)
-        if rank_zero_only.rank == 0 and not options.trainer.fast_dev_run:
-            _require_writable(self.folder)
-            for name in (Record.CONFIG, Record.ENVIRONMENT, "metrics.csv"):
-                _keep_older(self.folder / name)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config_init[self.subcommand].trainer
+        self.require_weights()
+        if _is_first() and not config.fast_dev_run:
+            _require_writable(self.folder)
+            for name in (Record.CONFIG, Record.ENVIRONMENT, "metrics.csv"):
+                _keep_older(self.folder / name)
         callbacks: list[Any] = [KeepRandomState(), NonFiniteGuard(), *_listed(config.callbacks)]
-        if config.enable_checkpointing is not False and not config.fast_dev_run:
+        keeps = config.enable_checkpointing is not False and not config.fast_dev_run
+        if keeps and self.subcommand == "fit":
             checkpoints = self.folder / "checkpoints"
             callbacks += [
                 Checkpoints(checkpoints),
                 SaveOnException(checkpoints, self.resume_command, _say),
             ]
         if self.subcommand == "predict":
-            callbacks.append(ForecastWriter(self.output()))
+            callbacks.append(ForecastWriter(self.output))
         kwargs |= {"callbacks": callbacks, "default_root_dir": str(self.folder)}
         if not config.fast_dev_run:
             kwargs["logger"] = self.loggers(config.logger)
@@ -246,9 +249,13 @@ class Command(LightningCLI):
     def csv(self) -> CSVLogger:
         return CSVLogger(self.folder, "", "", flush_logs_every_n_steps=10)
 
+    @property
     def output(self) -> Path:
-        chosen = self.config[self.subcommand].output
-        return Path(chosen or self.folder / "predictions.parquet")
+        """Where predictions go."""
+        chosen = Path(self.config[self.subcommand].output or self.folder / "predictions.parquet")
+        if chosen.suffix not in (".parquet", ".csv"):
+            raise ConfigError("X01", f"unknown kind of file `{chosen}`", ".parquet or .csv", "")
+        return chosen
 
     def resume_command(self, path: Path) -> str:
         config = self.folder / Record.CONFIG
@@ -259,16 +266,10 @@ class Command(LightningCLI):
         kwargs["weights_only"] = True
         return kwargs | ({"return_predictions": False} if subcommand == "predict" else {})
 
-    def before_validate(self) -> None:
-        self.require_weights()
-
-    def before_test(self) -> None:
-        self.require_weights()
-
     def require_weights(self) -> None:
         """M01 for a model with something to learn and nothing learned."""
         learns = any(p.requires_grad for p in self.model.model.parameters())
-        if learns and not self.config[self.subcommand].ckpt_path:
+        if self.subcommand != "fit" and learns and not self.config[self.subcommand].ckpt_path:
             raise ModelError(
                 "M01",
                 f"`tsdyn {self.subcommand}` of a model that was not trained",
@@ -276,18 +277,12 @@ class Command(LightningCLI):
                 "Give --ckpt_path <checkpoint>, or --ckpt_path last for the last run of this name",
             )
 
-    def before_predict(self) -> None:
-        self.require_weights()
-        output = self.output()
-        if output.suffix not in (".parquet", ".csv"):
-            raise ConfigError("X01", f"unknown kind of file `{output}`", ".parquet or .csv", "")
-
     def after_predict(self) -> None:
-        _say(f"predictions are in {self.output()}")
+        _say(f"predictions are in {self.output}")
 
     def after_fit(self) -> None:
-        if self.trainer.checkpoint_callback and self.trainer.global_step:
-            checkpoints: Any = self.trainer.checkpoint_callback
+        checkpoints: Any = self.trainer.checkpoint_callback
+        if checkpoints and checkpoints.best_model_path:
             score = checkpoints.best_model_score
             best = f"best val/loss {score:.4g} in " if score is not None else "state in "
             _say(f"{best}{checkpoints.best_model_path}")
@@ -298,7 +293,10 @@ class Record(SaveConfigCallback):
 
     CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, **options: Any):
+    def __init__(
+        self, parser: LightningArgumentParser, config: Namespace, command: str, **options: Any
+    ):
+        self.command = command
         config = config.clone()
         config.ckpt_path = config.output = None  # of this one start, not of the run
         super().__init__(parser, config, **options)
@@ -306,7 +304,8 @@ class Record(SaveConfigCallback):
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        facts = environment() | {"seed": self.config.seed_everything, "data": data.facts()}
+        facts = {"command": self.command, "seed": self.config.seed_everything}
+        facts |= environment() | {"data": data.facts()}
         (folder / self.ENVIRONMENT).write_text(json.dumps(facts, indent=2) + "\n")
 
     def on_save_checkpoint(
@@ -317,14 +316,13 @@ class Record(SaveConfigCallback):
 
 
 def environment() -> dict[str, Any]:
-    """What else a run depended on: versions, machine, command and commit."""
+    """What else a run depended on: versions, machine, folder and commit."""
     versions = {}
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
         "folder": os.getcwd(),
         "commit": _commit(),
         "python": platform.python_version(),
@@ -353,19 +351,16 @@ def _trainer_defaults() -> dict[str, Any]:
     }
 
 
-def _trusted(config: dict[str, Any]) -> dict[str, Any]:
-    """Defaults for a parser from the configuration in a checkpoint.
+def _trusted(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Defaults for a parser from the configuration in a checkpoint, and the names left out of it.
 
-    A checkpoint may come from anywhere, so of classes and functions it may only name those of tsdyn
-    and torch's optimisers; others are for the user to name. A model of the user's own that is
-    already imported is named as well.
+    A checkpoint may come from anywhere, so of classes and functions it may only name those of tsdyn,
+    torch's optimisers, and models that are imported already. Others are for the user to name.
     """
-    return {
-        f"{part}.{key}": value
-        for part in ("model", "data")
-        for key, value in config.get(part, {}).items()
-        if all(_is_trusted(name) for name in _names_in(value))
-    }
+    given = {f"{p}.{k}": v for p in ("model", "data") for k, v in config.get(p, {}).items()}
+    strange = {k: [n for n in _names_in(v) if not _is_trusted(n)] for k, v in given.items()}
+    kept = {k: v for k, v in given.items() if not strange[k]}
+    return kept, [name for names in strange.values() for name in names]
 
 
 def _names_in(value: Any) -> Iterator[str]:
@@ -424,6 +419,12 @@ def _keep_older(file: Path) -> None:
     """Make room for `file`: what an earlier part of the run left there gets a number."""
     if file.exists():
         file.rename(_free(file.with_name(f"{file.stem}-1{file.suffix}")))
+
+
+def _is_first() -> bool:
+    """Whether this is the process that writes."""
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
+    return rank == 0
 
 
 def _say(text: str) -> None:

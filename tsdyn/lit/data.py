@@ -5,6 +5,7 @@ A batch is `(given, want, chosen)`: the pair, and which rows of the dataset it w
 
 import dataclasses
 import hashlib
+import signal
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -171,6 +172,7 @@ class LitData(L.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=_as_it_is,
+            worker_init_fn=_leave_signals,
             generator=torch.Generator(),  # so that starting an epoch draws nothing from the global one
             pin_memory=torch.cuda.is_available(),
         )
@@ -362,6 +364,12 @@ def _generator(*seeds: int) -> torch.Generator:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _leave_signals(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the training process alone decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _whole(paths: Any, cut: Callable[[Any], Pair]) -> Parts:

@@ -18,7 +18,10 @@ Explain = Callable[[re.Match[str]], TsdynError]
 
 
 def explain(
-    error: argparse.ArgumentError, options: Iterable[str], files: Iterable[str]
+    error: argparse.ArgumentError,
+    options: Iterable[str],
+    files: Iterable[str] = (),
+    unnamed: Iterable[str] = (),
 ) -> TsdynError:
     """What went wrong, for somebody who has never seen the parser.
 
@@ -26,6 +29,7 @@ def explain(
         error: of jsonargparse, often many lines long.
         options: all options of the verb, for a hint.
         files: the configuration files that were read.
+        unnamed: what a checkpoint names but may not.
     """
     text = error.message
     read = ", ".join(files) or "the command line"
@@ -60,7 +64,7 @@ def explain(
         return ConfigError(
             "X02",
             f"{names.replace('predict.', '')} not given",
-            "",
+            "".join(f"The checkpoint names {n}, which only you may" for n in unnamed),
             "Give a configuration file: -c configs/<name>.yaml",
         )
 

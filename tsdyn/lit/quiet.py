@@ -10,7 +10,7 @@ NOISE = (
     "GPU available|TPU available|HPU available|Tip:|litlogger|litmodels|LeafSpec|many workers"
     "|batch indices|Checkpoint directory|Experiment logs directory|logging interval|eval mode"
     "|Restor|Loaded model weights|Trainer already configured|`Trainer.fit` stopped|Seed set"
-    "|sync_dist=True|tensorboardX|LOCAL_RANK|CUDA_VISIBLE|Starting with v"
+    "|sync_dist=True|tensorboardX|LOCAL_RANK|CUDA_VISIBLE|Starting with v|is not resumable"
 )
 
 
