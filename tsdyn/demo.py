@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from .batch import Paths, split_after, windows
-from .data.frames import rows_to_frame, to_frame, write_table
+from .data.frames import to_frame, write_table
 from .data.load import load_dataset
 from .data.tasks import Forecasting, Imputation, Mixture
 from .evaluation import Report, evaluate
@@ -51,9 +51,9 @@ def run(folder: Path, seed: int = 0) -> None:
     print(f"\nImputation of every fifth week before, hidden from training (ppm)\n{holes}\n")
 
     coming = forecast(sde, past, times=future.t, samples=500, seed=seed)
-    filled = impute(sde, past, samples=500, seed=seed)
-    write(folder, coming, filled, past, {"forecast": ahead, "imputation": holes}, sde)
-    draw(folder / "co2.png", coming, filled, past, future)
+    filled = impute(sde, co2, samples=500, seed=seed)
+    write(folder, coming, filled, co2, {"forecast": ahead, "imputation": holes}, sde)
+    draw(folder / "co2.png", coming, filled, co2, past, future)
     say(
         f"wrote {folder}/co2.png, forecast.csv, filled.csv, scores_*.csv, model.pt in {time.monotonic() - started:.0f} s"
     )
@@ -66,7 +66,7 @@ def train_sde(known: Paths, seed: int) -> Model:
     )
     task = Mixture([Forecasting(steps=AHEAD), Imputation(0.2, "row")])
     pieces = windows(known, BACK + AHEAD, stride=6)
-    return fit(model, pieces, task, epochs=12, lr=3e-3, seed=seed, max_seconds=75)
+    return fit(model, pieces, task, epochs=20, lr=3e-3, seed=seed, max_seconds=75)
 
 
 def scores(models: Mapping[str, Model], given: Paths, want: Paths, seed: int) -> Report:
@@ -78,19 +78,21 @@ def write(
     folder: Path,
     coming: Forecast,
     filled: Forecast,
-    past: Paths,
+    co2: Paths,
     reports: Mapping[str, Report],
     model: Model,
 ) -> None:
     """Tables that a spreadsheet opens, and the model for `tsdyn forecast --model`."""
     write_table(coming.to_pandas("quantiles"), folder / "forecast.csv")
-    write_table(to_frame(fill(past, filled)), folder / "filled.csv")
+    write_table(to_frame(fill(co2, filled)), folder / "filled.csv")
     for name, each in reports.items():
-        write_table(rows_to_frame(each.rows), folder / f"scores_{name}.csv")
+        write_table(each.to_pandas(), folder / f"scores_{name}.csv")
     save(model, folder / "model.pt")
 
 
-def draw(file: Path, coming: Forecast, filled: Forecast, past: Paths, future: Paths) -> None:
+def draw(
+    file: Path, coming: Forecast, filled: Forecast, co2: Paths, past: Paths, future: Paths
+) -> None:
     """Two panels: the forecast over what came, and the first years with their holes filled."""
     made, axes = figure(2, 1, (9.5, 7.0))
     above, below = axes[:, 0]
@@ -102,7 +104,7 @@ def draw(file: Path, coming: Forecast, filled: Forecast, past: Paths, future: Pa
         ax=above,
         title=f"CO2 at Mauna Loa (ppm): the last {AHEAD} weeks",
     )
-    early, _ = split_after(past, past.t[:, 0] + 7.2 * YEAR)
+    early, _ = split_after(co2, co2.t[:, 0] + 7.2 * YEAR)
     shown = filled.t[0] <= early.t[0, -1]
     holes = Forecast(
         filled.t[:, shown],

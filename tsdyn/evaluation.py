@@ -81,7 +81,7 @@ class Report:
         """A row per model, a column per score."""
         from .data.frames import rows_to_frame
 
-        return rows_to_frame(self.rows)
+        return rows_to_frame(self.rows).rename_axis("model").reset_index()
 
     def __str__(self) -> str:
         names = list(next(iter(self.rows.values())))
@@ -194,9 +194,9 @@ def backtest(
     draws: dict[str, list[Tensor]] = {}
     wanted = []
     for k in range(cutoffs, 0, -1):
-        cut = ends - k * span
-        given, later = split_after(paths, cut)
-        _, want = hide(later, (later.t <= (cut + span)[:, None])[..., None].expand_as(later.mask))
+        given, later = split_after(paths, ends - k * span)
+        until = (ends - (k - 1) * span)[:, None]
+        _, want = hide(later, (later.t <= until)[..., None].expand_as(later.mask))
         rows = (given.mask.flatten(1).any(1) & want.mask.flatten(1).any(1)).nonzero()[:, 0]
         if not len(rows):
             raise DataError(

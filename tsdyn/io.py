@@ -6,10 +6,10 @@ read with `weights_only=True`. The class must be a `Model` that is already known
 file's choosing.
 """
 
+import contextlib
 import importlib
 import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from .errors import CheckpointError, did_you_mean
 from .models.base import Model
 
 FORMAT = 1
-_PLAIN = (str, int, float, bool, type(None))
 
 
 def pack(model: Model) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def pack(model: Model) -> dict[str, Any]:
         "class": f"{cls.__module__}.{cls.__qualname__}",
         "arguments": {k: _plain(v, f"{cls.__name__}.{k}") for k, v in model.arguments.items()},
         "weights": {k: v.detach().cpu() for k, v in model.state_dict().items()},
-        "channels": list(model.channels),
+        "channels": [str(c) for c in model.channels],
     }
 
 
@@ -52,20 +51,23 @@ def unpack(packed: dict[str, Any], device: str | torch.device = "cpu") -> Model:
 
 def save(model: Model, path: str | Path) -> None:
     """Write the model to `path`. The file appears whole or not at all."""
-    path = Path(path)
+    path, content = Path(path), {"tsdyn": pack(model)}
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"tsdyn": pack(model)}, file)
-        os.replace(name, path)
-    except OSError as error:
+        with scratch.open("wb") as file:
+            torch.save(content, file)
+        os.replace(scratch, path)
+    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
         raise CheckpointError(
             "C01",
-            f"cannot write {path}: {error.strerror}",
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}",
             "a folder that can be written",
             "Choose another path",
         ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
 
 
 def load(path: str | Path, device: str = "auto") -> Model:
@@ -95,22 +97,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())
-        if (
-            "Unsupported" not in reason
-            and "WeightsUnpickler" not in reason
-            and "global" not in reason
-        ):
-            raise _unreadable(path, reason) from None
+        if not (_names_code(str(error)) or _is_bare_pickle(path)):
+            raise _unreadable(path, "no tensors are found in it") from None
         raise CheckpointError(
             "C02",
             f"{path} holds objects other than tensors and plain values",
             wanted,
             "It was not executed. Do not load it by other means unless you trust who made it",
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # torch's reader meets random bytes with any error at all
         raise _unreadable(path, " ".join(str(error).split())) from None
     return content if isinstance(content, dict) else {}
+
+
+def _names_code(reason: str) -> bool:
+    """Whether torch refused a file because of a class or function in it, not because it is broken."""
+    refused = ("GLOBAL", "Can only", "unsupported class", "unrecognized", "Disallowed")
+    return any(word in reason for word in refused)
+
+
+def _is_bare_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80"
 
 
 def find_device(device: str) -> torch.device:
@@ -136,8 +144,9 @@ def find_device(device: str) -> torch.device:
 
 def _packed(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
     packed = content.get("tsdyn")
-    if not isinstance(packed, dict) or not {"format", "class", "arguments", "weights"} <= set(
-        packed
+    kinds = {"format": int, "class": str, "arguments": dict, "weights": dict}
+    if not isinstance(packed, dict) or not all(
+        isinstance(packed.get(key), kind) for key, kind in kinds.items()
     ):
         raise CheckpointError(
             "C01",
@@ -161,7 +170,7 @@ def _build(packed: dict[str, Any]) -> Model:
     cls = find_class(packed["class"])
     try:
         return cls(**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             "C04",
             f"{packed['class']} does not take the stored arguments: {error}",
@@ -199,8 +208,11 @@ def _subclasses(cls: type) -> list[type]:
 def _plain(value: Any, where: str) -> Any:
     if isinstance(value, Model):
         return {**pack(value), "weights": {}}  # they are among those of the wrapper
-    if isinstance(value, _PLAIN):
-        return value
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # numpy's float64 is a float, but not a plain one
+    if value is None:
+        return None
     if isinstance(value, list | tuple):
         return [_plain(v, where) for v in value]
     if isinstance(value, dict):

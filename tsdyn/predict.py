@@ -63,6 +63,7 @@ def forecast(
     Raises:
         DataError: D10 nothing to stand on, D13 channels, D17 unusable times.
     """
+    paths = _known_channels(model, paths)
     at = _asked(paths, horizon, times)
     return _answer(model, paths, at_times(at, paths), samples, seed, batch_size, "forecast")
 
@@ -84,6 +85,7 @@ def impute(
     Raises:
         DataError: D17 where there is no hole to fill.
     """
+    paths = _known_channels(model, paths)
     want = holes(paths) if times is None else at_times(_asked(paths, None, times), paths)
     if not want.mask.any():
         raise DataError(
@@ -96,15 +98,19 @@ def impute(
 
 
 def fill(paths: Paths, imputed: Forecast) -> Paths:
-    """The same paths with the means of `imputed` where a value was missing."""
-    rows = torch.searchsorted(paths.t.contiguous(), imputed.t.to(paths.t.dtype).contiguous())
-    rows = rows.clamp(max=paths.t.shape[1] - 1)[..., None].expand(imputed.mask.shape)
-    x = paths.x.where(paths.mask, 0.0)
-    # A sum of one term each: cells that were not asked for add zero.
-    x = x.scatter_add(1, rows, imputed.mean().where(imputed.mask, 0.0).to(x.dtype))
-    filled = torch.zeros_like(paths.mask, dtype=torch.int8)
-    filled = filled.scatter_add(1, rows, imputed.mask.to(torch.int8)) > 0
-    return paths._replace(x=x, mask=paths.mask | filled)
+    """The same paths with the means of `imputed` where a value was missing.
+
+    Times of `imputed` that are no row of `paths` are left out.
+    """
+    at = imputed.t.to(paths.t.dtype).contiguous()
+    rows = torch.searchsorted(paths.t.contiguous(), at).clamp(max=paths.t.shape[1] - 1)
+    here = imputed.mask & (paths.t.gather(1, rows) == at)[..., None]
+    rows = rows[..., None].expand(here.shape)
+    mean = imputed.mean().where(here, 0.0).to(paths.x.dtype)
+    total = torch.zeros_like(paths.x).scatter_add(1, rows, mean)
+    count = torch.zeros_like(paths.x).scatter_add(1, rows, here.to(mean.dtype))
+    x = paths.x.where(paths.mask, total / count.clamp(min=1))
+    return paths._replace(x=x, mask=paths.mask | (count > 0))
 
 
 def simulate(
@@ -129,6 +135,7 @@ def simulate(
     else:
         x = torch.as_tensor(start, dtype=torch.float32).view(1, 1, -1)
         history = Paths(at[:1].view(1, 1), x, torch.ones_like(x, dtype=torch.bool))
+    history = _known_channels(model, history)
     asked = at.expand(len(history.t), -1)
     return _answer(model, history, at_times(asked, history), samples, seed, 256, "simulation")
 
@@ -146,7 +153,6 @@ def draw(model: Model, given: Paths, at: Tensor, n: int, batch_size: int = 256) 
 def _answer(
     model: Model, paths: Paths, want: Paths, samples: int, seed: int | None, batch: int, kind: Any
 ) -> Forecast:
-    paths = _known_channels(model, paths)
     if not paths.mask.any():
         raise DataError("D10", "no value is observed", "at least one observation to stand on", "")
     with reproducible(model, seed):
@@ -180,7 +186,7 @@ def _asked(paths: Paths, horizon: int | float | str | None, times: Any) -> Tenso
             "For example horizon=24 or times=[...]",
         )
     if isinstance(times, Tensor):
-        return times.expand(len(paths.t), -1).to(paths.t.dtype)
+        return _increasing(times).expand(len(paths.t), -1).to(paths.t.dtype)
     if times is not None:
         from .data.frames import query_times
 
@@ -188,29 +194,46 @@ def _asked(paths: Paths, horizon: int | float | str | None, times: Any) -> Tenso
     return ahead(paths, horizon)
 
 
+def _increasing(times: Tensor) -> Tensor:
+    """The times (Q,) or (B, Q); D17 where they are none, not finite or run backwards."""
+    if times.numel() == 0 or not times.isfinite().all() or (times.diff(dim=-1) < 0).any():
+        raise DataError(
+            "D17",
+            f"times {times.flatten()[:5].tolist()}",
+            "finite times, increasing along the last axis",
+            "Sort them and leave out what is missing",
+        )
+    return times
+
+
 def ahead(paths: Paths, horizon: int | float | str | None) -> Tensor:
-    """Times after the last observation of each series, a median gap apart: (B, Q)."""
+    """Times after the last observation of each series, a median gap apart: (B, Q).
+
+    A span holds more steps of a short gap than of a long one; the rest repeats the last time.
+    """
     seen = paths.mask.any(-1)
     last = paths.t.where(seen, -torch.inf).amax(1)  # (B,)
     last = last.where(last.isfinite(), paths.t[:, -1])
     gap = median_gap(paths)
     if isinstance(horizon, int):
-        steps = horizon
+        steps = torch.full_like(gap, horizon)
     else:
         span = horizon
         if isinstance(span, str):
             from .data.frames import duration
 
             span = duration(span, default_names(paths).clock)
-        steps = int(torch.floor(torch.as_tensor(span) / gap.min() + 1e-9))
-    if steps < 1:
+        # gaps are differences of rounded times: a thousandth of a step is still that step
+        steps = (float(span or 0.0) / gap + 1e-3).floor()
+    if steps.min() < 1:
         raise DataError(
             "D17",
-            f"horizon {horizon} reaches no time (the median gap is {float(gap.min()):g})",
+            f"horizon {horizon} reaches no time (the median gap is {float(gap.max()):g})",
             "at least one step",
             "Use a longer horizon, or times=...",
         )
-    return last[:, None] + gap[:, None] * torch.arange(1, steps + 1, device=gap.device)
+    step = torch.arange(1, int(steps.max()) + 1, device=gap.device)
+    return last[:, None] + gap[:, None] * torch.minimum(step, steps[:, None])
 
 
 def median_gap(paths: Paths) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from . import __version__
 from .batch import Paths, default_names, split_after
 from .choose import choose, season_of, train
-from .data.frames import duration, read, report, rows_to_frame, to_frame, write_table
+from .data.frames import duration, read, report, to_frame, write_table
 from .data.load import DATASETS, load_dataset
 from .data.synthetic import SYSTEMS
 from .data.tasks import Imputation
@@ -294,7 +294,7 @@ def _deliver(answer: Forecast, options: Options, history: Paths | None) -> None:
 def _show(scores: Report, output: str | None) -> None:
     print(scores)
     if output:
-        write_table(rows_to_frame(scores.rows), output)
+        write_table(scores.to_pandas(), output)
         say(f"wrote {output}")
 
 

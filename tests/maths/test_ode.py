@@ -155,7 +155,7 @@ def test_blow_up():
     assert_close(
         dormand_prince(lambda t, x: x**2, x0, t[:2])[:, -1], 1 / (1 / x0 - 0.5), rtol=0, atol=1e-5
     )
-    with pytest.raises(ModelError, match=r"TSD-M03: the step shrank.*series 1 at time 1,.*Bound"):
+    with pytest.raises(ModelError, match=r"TSD-M03: The step shrank.*series 1 at time 1,.*Bound"):
         dormand_prince(lambda t, x: x**2, x0, t)
     with pytest.raises(ModelError, match=r"TSD-M03.*series 1 .*time 2,"):
         rk4(lambda t, x: x**2, x0, t, 0.1)
@@ -169,7 +169,7 @@ def test_too_many_steps():
 
 def test_field_without_value():
     x0, t = torch.ones(2, 1, dtype=F64), torch.tensor([0.0, 2.0], dtype=F64)
-    with pytest.raises(ModelError, match=r"TSD-M03: the field is not finite.*series 0 at time 0"):
+    with pytest.raises(ModelError, match=r"TSD-M03: The field is not finite.*series 0 at time 0"):
         dormand_prince(lambda t, x: x * torch.nan, x0, t)
 
 

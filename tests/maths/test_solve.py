@@ -129,7 +129,7 @@ def test_unusable_times(t, options, code):
 
 
 def test_unusable_times_are_named():
-    with pytest.raises(DataError, match=r"series 1 goes from time 1 to 0.5"):
+    with pytest.raises(DataError, match=r"eries 1 goes from time 1 to 0.5"):
         grid(torch.tensor([[0.0, 1.0], [1.0, 0.5]]))
 
 

@@ -25,8 +25,8 @@ def require_trainable(paths: Paths, rows: int = 2) -> None:
     if longest < rows:
         raise DataError(
             "D10",
-            f"the longest of {len(paths.t)} series is observed at {longest} times",
-            f"Training needs a series observed at {rows} times or more",
+            f"observed rows of a series: at most {longest}, in {len(paths.t)} series",
+            f"Training needs a series of at least {rows}",
             "Add observations; series this short can still be forecast by a fitted model",
         )
 
@@ -37,9 +37,9 @@ def require_observed(paths: Paths) -> None:
     if channels:
         raise DataError(
             "D11",
-            f"channel `{channels[0]}` has no observation" + _others(channels),
+            f"channels without an observation: {first(channels)}",
             "Every channel is observed at least once",
-            "Leave it out with channels=[...]",
+            "Leave them out with channels=[...]",
         )
     warn_of_empty(paths)
 
@@ -81,14 +81,10 @@ def require_varying(paths: Paths) -> None:
     if constant:
         raise DataError(
             "D12",
-            f"channel `{constant[0]}` has one value throughout" + _others(constant),
+            f"channels of one value throughout: {first(constant)}",
             "A channel varies",
-            "Leave it out with channels=[...]; a constant needs no model",
+            "Leave them out with channels=[...]; a constant needs no model",
         )
-
-
-def _others(names: Sequence[str]) -> str:
-    return f", nor have {first(names[1:])}" if len(names) > 1 else ""
 
 
 def gaps(paths: Paths) -> Tensor:
@@ -127,7 +123,7 @@ def require_steps(paths: Paths, limit: float = 1e6) -> None:
             "D16",
             f"a gap of {float(largest.max()):g} is {float(largest.max()) / typical:.2g} times the "
             f"median one, in {spots(wide, lambda b: f'series `{names[b]}`')}",
-            f"At most {limit:g} times",
+            f"A solver of fixed steps crosses at most {limit:g}",
             "Split the series at the gap",
         )
 
@@ -162,7 +158,7 @@ def _counted(paths: Paths, known: Names) -> Paths:
     if width != len(known.channels):
         raise DataError(
             "D13",
-            f"the paths have {width} channels without names",
+            f"the number of channels is {width}, and they have no names",
             f"The model knows {len(known.channels)}: {', '.join(known.channels)}",
             "Give the paths names, or the channels of the model in its order",
         )

@@ -128,7 +128,7 @@ def _numbers(values: Column, name: str, place: Place) -> tuple[NDArray[np.float6
         raise DataError(
             "D14",
             f"column `{name}` holds integers beyond 2**53 in {spots(abs(t) > EXACT, place)}",
-            "float64 holds every integer only up to 2**53",
+            "Only up to there does float64 hold every integer",
             "Subtract an origin, or turn epochs into timestamps with pandas.to_datetime(..., unit=...)",
         )
     if whole and _calendar(t):
@@ -163,7 +163,7 @@ def _seconds(values: Column, name: str) -> NDArray[np.float64]:
         raise DataError(
             "D15",
             f"column `{name}` holds times closer than a microsecond",
-            "float64 seconds since 1970 tell apart about 0.3 microseconds",
+            "Seconds since 1970 tell apart about 0.3 microseconds in float64",
             "Give times as numbers counted from the start of the measurement",
         )
     return t

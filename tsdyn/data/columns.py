@@ -42,7 +42,7 @@ def as_frame(source: Any) -> pd.DataFrame:
     if convert is None:
         raise DataError(
             "D01",
-            f"{type(source).__name__} is not a table",
+            f"`{type(source).__name__}` is no table",
             "A file, a frame, an array or a mapping of arrays is needed",
             "Make it a pandas.DataFrame",
         )
@@ -77,7 +77,9 @@ def named(frame: pd.DataFrame) -> pd.DataFrame:
     frame.columns = pd.Index([str(c) for c in frame.columns])
     twice = list(frame.columns[frame.columns.duplicated()])
     if twice:
-        raise DataError("D02", f"two columns are called `{twice[0]}`", "Names differ", "Rename one")
+        raise DataError(
+            "D02", f"two columns are called `{twice[0]}`", "Names must differ", "Rename one"
+        )
     return frame
 
 

@@ -45,7 +45,7 @@ def draws_to_frame(
         return pd.concat([frame, pd.DataFrame(mean, columns=list(names.channels))], axis=1)
     if kind not in ("quantiles", "samples"):
         raise ConfigError(
-            "X01", f"kind={kind!r} is unknown", "It is one of quantiles, samples, mean", ""
+            "X01", f"`kind={kind!r}` is unknown", "It is one of quantiles, samples, mean", ""
         )
     b, i, d = (part.numpy() for part in mask.nonzero().unbind(1))
     frame = index_columns(t[b, i], b, names)

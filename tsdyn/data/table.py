@@ -149,7 +149,7 @@ def choice(name: str, how: How) -> str:
     if chosen not in known:
         raise ConfigError(
             "X01",
-            f"{name}={chosen!r} is unknown",
+            f"`{name}={chosen!r}` is unknown",
             f"It is one of {', '.join(known)}",
             hint if (hint := did_you_mean(chosen, known)).startswith("Did") else "",
         )

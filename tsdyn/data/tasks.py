@@ -186,21 +186,27 @@ class LeaveOutTimes:
 
 
 def holes(paths: Paths) -> Paths:
-    """Rows in time that lack a value between the first and the last row of a series, as a question.
+    """Rows in time that lack a value, up to the last row of each series, as a question.
 
-    The answer belongs where `mask` is True: at unobserved values of rows that exist in the table.
+    The answer belongs where `mask` is True: at unobserved values of rows that exist in the table. A
+    row without any value at the end is one of them; padding, where time stands still, is none.
     """
     place = torch.arange(paths.t.shape[1], device=paths.t.device)
-    end = (paths.mask.any(-1) * (place + 1)).amax(1, keepdim=True)
+    real = paths.mask.any(-1)
+    real[:, 1:] |= paths.t.diff(dim=1) > 0
+    end = (real * (place + 1)).amax(1, keepdim=True)
     missing = ~paths.mask & (place < end)[..., None]
     _, want = hide(paths._replace(mask=missing), missing)
     return want
 
 
 def at_times(times: Tensor, like: Paths, names: Names | None = None) -> Paths:
-    """The question "what are all channels at these times (B, Q)?"."""
+    """The question "what are all channels at these times (B, Q)?". A time that repeats is padding."""
     asked = query(times, like)
-    return asked._replace(mask=torch.ones_like(asked.mask), names=names or like.names)
+    fresh = torch.ones_like(times, dtype=torch.bool)
+    fresh[:, 1:] = times.diff(dim=1) != 0
+    mask = fresh[..., None].expand(asked.mask.shape).clone()
+    return asked._replace(mask=mask, names=names or like.names)
 
 
 def _uniform(shape: tuple[int, ...] | torch.Size, like: Tensor, generator: Generator) -> Tensor:

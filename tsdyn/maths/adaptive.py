@@ -71,7 +71,7 @@ def solve_torchsde(
     if not len(grid.h):
         return x0[:, None].expand(-1, len(t), -1)
     ends = torch.cat([grid.t[:1, 0, 0].double(), t.double()]).cpu()
-    ts, where = ends.unique(return_inverse=True)
+    ts, where = torch.unique(ends, return_inverse=True)
     dt = float(grid.h.max())
     size = (len(x0), 1 if sde.noise == "scalar" else x0.shape[1])
     if noise is None:

@@ -71,8 +71,10 @@ def timeline(t: Tensor, t0: float | Tensor | None = None) -> Tensor:
     Times are data: no gradient flows to them.
     """
     if t.ndim not in (1, 2) or t.shape[-1] == 0:
-        raise _unusable(f"times of shape {tuple(t.shape)}", "(T,) or (B, T) times, T at least 1")
-    clocks = torch.atleast_2d(t.detach()).double()
+        raise _unusable(
+            f"times of shape {tuple(t.shape)}", "times of shape (T,) or (B, T), T at least 1"
+        )
+    clocks = t.detach().double().reshape(-1, t.shape[-1])
     start = clocks[:, :1] if t0 is None else torch.as_tensor(t0).to(clocks).reshape(-1, 1)
     if len(clocks) != len(start) and 1 not in (len(clocks), len(start)):
         raise _unusable(f"{len(start)} start times for {len(clocks)} series", "one per series")

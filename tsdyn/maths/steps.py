@@ -98,7 +98,7 @@ def milstein(sde: Dynamics) -> Step:
         t: Tensor, x: Tensor, u: tuple[Tensor, ...], h: Tensor, dw: Tensor, excess: Tensor
     ) -> Tensor:
         g0 = g(t, x, *u)
-        _, bend = torch.func.jvp(lambda x: g(t, x, *u), (x,), (g0,))
+        bend = torch.func.jvp(lambda x: g(t, x, *u), (x,), (g0,))[1]
         x = torch.addcmul(torch.addcmul(x, f(t, x, *u), h), g0, dw)
         return torch.addcmul(x, bend, excess, value=0.5)
 

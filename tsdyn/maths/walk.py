@@ -41,10 +41,10 @@ def draw(at: Tensor, found: Near, weight: Tensor, n: int) -> Tensor:
     Q = at.shape[1]
     dtype = found.before.dtype
     start = at.amin(1, keepdim=True)
-    here = (at - start).to(dtype)[..., None].expand(weight.shape)  # small numbers in any unit
+    here = (at - start)[..., None].expand(weight.shape)  # small numbers in any unit
     times = torch.cat([here - found.age[..., 0], here, here + found.ahead[..., 0]], 1)  # (B, 3Q, D)
     ordered, order = times.sort(dim=1)
-    gaps = ordered.diff(dim=1, prepend=ordered[:, :1])
+    gaps = ordered.diff(dim=1, prepend=ordered[:, :1]).to(dtype)
     walk = (gaps.sqrt() * torch.randn(n, *gaps.shape, dtype=dtype, device=at.device)).cumsum(2)
     walk = walk.gather(2, order.argsort(1).expand_as(walk))
     before, now, after = walk.split(Q, dim=2)

@@ -87,7 +87,8 @@ class Harmonic(Model):
         rows = seen.mask.any(-1)
         t = seen.t.double()[rows]
         self.origin.copy_(t.min())
-        self.span.copy_((t.max() - t.min()).clamp(min=torch.finfo(torch.float64).tiny))
+        span = t.max() - t.min()
+        self.span.copy_(span.where(span > 0, 1.0))
         basis = self.basis(t)  # (R, terms)
         ridge = 1e-8 * len(t) * torch.eye(basis.shape[-1], dtype=basis.dtype, device=basis.device)
         for d in range(seen.x.shape[-1]):  # each channel has holes of its own

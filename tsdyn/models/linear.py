@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..batch import Paths
+from ..batch import Paths, compact
 from ..maths import walk
 from ..maths.near import Near, interpolate_each, near
 from .base import Model, require_fitted
@@ -61,6 +61,7 @@ class Linear(Model):
     centre: Tensor
     scale: Tensor
     noise: Tensor
+    mean: Tensor
     std: Tensor
     unit: Tensor
     fitted: Tensor
@@ -83,6 +84,7 @@ class Linear(Model):
         self.register_buffer("centre", torch.zeros(3, dim, columns, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(3, dim, columns, dtype=torch.float64))
         self.register_buffer("noise", torch.zeros(3, dim, 2, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(dim, dtype=torch.float64))
         self.register_buffer("std", torch.ones(dim, dtype=torch.float64))
         self.register_buffer("unit", torch.ones((), dtype=torch.float64))
         self.register_buffer("fitted", torch.tensor(False))
@@ -129,8 +131,10 @@ class Linear(Model):
         columns = (design.columns(d) - self.centre[side, d]) / self.scale[side, d]
         moved = (columns * self.weights[side, d]).sum(-1)
         a, b = self.noise[side, d].unbind(-1)
+        mean = design.found.level[..., d] + moved * self.std[d]
         var = torch.exp(a + b * design.spread(d)) * self.std[d].square()
-        return design.found.level[..., d] + moved * self.std[d], var
+        nowhere = design.side[..., d] == 3
+        return mean.where(~nowhere, self.mean[d]), var.where(~nowhere, self.std[d].square())
 
     def _design(self, given: Paths, at: Tensor) -> _Design:
         t, x, mask = given.t.double(), given.x.double(), given.mask
@@ -177,13 +181,13 @@ class Linear(Model):
         return torch.stack(moved + waves, -1)
 
     def _fit_units(self, given: Paths) -> None:
-        seen = given.mask.any(-1)
-        gaps = given.t.double().where(seen, torch.nan).diff(dim=1)
+        gaps = compact(given).t.double().diff(dim=1)
         positive = gaps[gaps > 0]
         if len(positive):
             self.unit.copy_(positive.median())
         x = given.x.double().where(given.mask, torch.nan).flatten(0, 1)
-        std = (x - x.nanmean(0)).square().nanmean(0).sqrt().nan_to_num(1.0)
+        self.mean.copy_(x.nanmean(0).nan_to_num(0.0))
+        std = (x - self.mean).square().nanmean(0).sqrt().nan_to_num(1.0)
         self.std.copy_(std.where(std > 0, 1.0))
 
     def _regress(self, side: int, d: int, columns: Tensor, y: Tensor, spread: Tensor) -> None:
