@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -129,7 +129,8 @@ class Forecast:
         """What `to_parquet` wrote."""
         from .data.frames import read_draws
 
-        return cls(*read_draws(path))
+        t, samples, mask, names, kind = read_draws(path)
+        return cls(t, samples, mask, names, cast(Kind, kind))
 
     def plot(
         self, history: Paths | None = None, intervals: Sequence[float] = (0.5, 0.9), **options: Any

@@ -100,9 +100,8 @@ def test_a_row_without_values_changes_nothing_that_was_seen(frame, series, time)
 @exact
 @given(tables(unique=False), st.sampled_from(["mean", "first", "last"]))
 def test_duplicates_are_settled_as_pandas_does(frame, how):
-    want = frame.astype({"series_id": str}).groupby(["series_id", "time"])[["u", "v"]].agg(how)
-    for name in ("a", "b", "c", 7, -1):
-        frame["series_id"] = frame["series_id"].map(lambda key, name=name: str(key))
+    frame = frame.astype({"series_id": str})  # pandas sorts no mixture
+    want = frame.groupby(["series_id", "time"])[["u", "v"]].agg(how)
     got = frames.to_frame(read(frame, on_duplicate=how))
     got = got.set_index(["series_id", "time"]).sort_index()
     pd.testing.assert_frame_equal(got, want.sort_index(), check_dtype=False, rtol=1e-6)
@@ -131,7 +130,7 @@ def test_every_layout_holds_the_same(frame, how):
 @exact
 @given(
     st.lists(
-        st.datetimes(datetime.datetime(1800, 1, 1), datetime.datetime(2200, 1, 1)), min_size=1
+        st.datetimes(datetime.datetime(1930, 1, 1), datetime.datetime(2200, 1, 1)), min_size=1
     ),
     st.sampled_from([None, "UTC", "America/New_York", "Asia/Kathmandu", "UTC+03:30"]),
 )

@@ -176,6 +176,15 @@ def test_files(tmp_path, suffix):
     same(read(str(path)), expected())
 
 
+def test_row_numbers_in_a_file_are_no_channel(tmp_path):
+    LONG.to_csv(tmp_path / "numbered.csv.gz")
+    same(read(tmp_path / "numbered.csv.gz"), expected())
+    dated = pd.DataFrame({"y": [1.0, 2.0]}, index=pd.date_range("2024-01-01", periods=2))
+    dated.to_csv(tmp_path / "dated.csv")
+    paths = read(tmp_path / "dated.csv")
+    assert paths.names.channels == ("y",) and paths.names.clock == Clock("date")
+
+
 def test_extension_types():
     same(read(LONG.convert_dtypes()), expected())
     same(read(LONG.convert_dtypes(dtype_backend="pyarrow")), expected())

@@ -51,7 +51,7 @@ def as_frame(source: Any) -> pd.DataFrame:
 
 
 def _file(path: Path) -> pd.DataFrame:
-    kind = next((s for s in (".csv", ".parquet") if s in path.suffixes[-2:]), None)
+    kind = next((s for s in path.suffixes[:-3:-1] if s in (".csv", ".parquet")), None)
     if not path.is_file():
         raise DataError("D01", f"there is no file `{path}`", "", "Correct the path")
     if kind is None:
@@ -59,7 +59,7 @@ def _file(path: Path) -> pd.DataFrame:
             "D01", f"`{path}` is of unknown kind", "A .csv or .parquet file is needed", "Convert it"
         )
     try:
-        return pd.read_csv(path) if kind == ".csv" else pd.read_parquet(path)
+        return _without_row_numbers(pd.read_csv(path)) if kind == ".csv" else pd.read_parquet(path)
     except ImportError as error:
         raise missing_package("pyarrow", "parquet", "reading parquet") from error
     except (ValueError, OSError) as error:  # what parsers raise, UnicodeDecodeError among them
@@ -67,6 +67,16 @@ def _file(path: Path) -> pd.DataFrame:
         raise DataError(
             "D01", f"`{path}` cannot be read as {kind[1:]} ({cause})", "", "Check the file"
         ) from error
+
+
+def _without_row_numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the nameless first column that pandas writes when it is not told index=False."""
+    if not len(frame) or frame.columns[0] != "Unnamed: 0":
+        return frame
+    if not np.array_equal(frame.iloc[:, 0], np.arange(len(frame))):
+        return frame
+    log.info("left out the column of row numbers")
+    return frame.iloc[:, 1:]
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:

@@ -346,6 +346,7 @@ def _trainer_defaults() -> dict[str, Any]:
         "log_every_n_steps": 10,
         "enable_progress_bar": sys.stdout.isatty(),
         "enable_model_summary": False,
+        "num_sanity_val_steps": 0,  # before the first epoch, closed forms have not been fitted
         "gradient_clip_val": 1.0,
         "inference_mode": False,  # scores may need gradients inside, as Langevin drifts do
     }

@@ -59,7 +59,7 @@ def energy_score(samples: Tensor, x: Tensor, mask: Tensor, rows: int = 512) -> T
     draws = samples.where(mask, 0.0).flatten(1, -2).transpose(0, 1)  # (R, S, D)
     truth = x.where(mask, 0.0).reshape(-1, 1, x.shape[-1])  # (R, 1, D)
     parts = []
-    for d, y in zip(draws.split(rows), truth.split(rows), strict=True):
+    for d, y in zip(torch.split(draws, rows), torch.split(truth, rows), strict=True):
         spread = torch.cdist(d, d, compute_mode="donot_use_mm_for_euclid_dist").sum((1, 2))
         parts.append((d - y).norm(dim=-1).mean(1) - 0.5 * spread / (n * (n - 1)))
     return torch.cat(parts).view(shape)

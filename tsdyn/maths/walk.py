@@ -47,5 +47,5 @@ def draw(at: Tensor, found: Near, weight: Tensor, n: int) -> Tensor:
     gaps = ordered.diff(dim=1, prepend=ordered[:, :1]).to(dtype)
     walk = (gaps.sqrt() * torch.randn(n, *gaps.shape, dtype=dtype, device=at.device)).cumsum(2)
     walk = walk.gather(2, order.argsort(1).expand_as(walk))
-    before, now, after = walk.split(Q, dim=2)
+    before, now, after = torch.split(walk, Q, dim=2)
     return now - (1 - weight) * before - weight * after
