@@ -1,9 +1,12 @@
 """Ragged series for tests: hypothesis draws their shape, torch their numbers."""
 
 import torch
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 
 from tsdyn.batch import Names, Paths
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("repeatable")
 
 
 def make(

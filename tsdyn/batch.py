@@ -81,7 +81,7 @@ def take(paths: Paths, rows: Tensor | list[int]) -> Paths:
     Rows in time that pad every chosen series (no observation, and the time stands still or no later
     row is observed) are cut off, unless covariates stand there.
     """
-    rows = torch.as_tensor(rows, device=paths.t.device)
+    rows = torch.as_tensor(rows, device=paths.t.device).long()
     names = paths.names and paths.names._replace(
         series=tuple(paths.names.series[int(i)] for i in rows)
     )
@@ -196,7 +196,10 @@ def _rows(paths: Paths) -> Tensor:
 
 
 def stack(parts: list[Paths]) -> Paths:
-    """All series of all parts, padded to the longest: (sum of B, max T, ...). Names are those of the first."""
+    """All series of all parts, padded to the longest: (sum of B, max T, ...).
+
+    Channels are called as in the first part; series keep their names if all parts have some.
+    """
     length = max(p.t.shape[1] for p in parts)
 
     def longer(p: Paths) -> Paths:
@@ -219,9 +222,10 @@ def stack(parts: list[Paths]) -> Paths:
         for k, v in zip(parts[0]._fields, parts[0], strict=True)
         if isinstance(v, Tensor)
     }
-    names = parts[0].names
-    if names is not None:
-        names = names._replace(series=tuple(s for p in parts for s in (p.names or names).series))
+    named = [p.names for p in parts if p.names is not None]
+    names = None
+    if len(named) == len(parts):
+        names = named[0]._replace(series=tuple(s for each in named for s in each.series))
     return parts[0]._replace(**tensors, names=names)
 
 

@@ -40,7 +40,7 @@ def paths(t, x, names=None):
     return Paths(torch.tensor(t, dtype=torch.float64), x.nan_to_num(), ~x.isnan(), names=names)
 
 
-def clash(zone):
+def new_year(zone):
     return datetime.datetime(2024, 1, 1, tzinfo=zone)
 
 
@@ -78,13 +78,14 @@ CASES = {
     "many infinite values": lambda: read(table(y=INF)),
     # order
     "same time twice": lambda: read(table(time=[0, 0, 0, 0, 4])),
+    "same time twice in any order": lambda: read(table(time=[0, 5, 0, 4, 4]).iloc[[4, 2, 1, 0, 3]]),
     "same time and channel twice": lambda: read(
         pd.concat([TABLE, TABLE]).melt(["series_id", "time"], var_name="channel")
     ),
     "backwards": lambda: read(table(time=[0, 2, 1, 4, 0]), on_unsorted="error"),
     # calendars
     "naive and aware": lambda: read(dated("2024-01-01T00:00", "2024-01-01T10:00Z")),
-    "naive and aware objects": lambda: read(dated(clash(None), clash(datetime.UTC))),
+    "naive and aware objects": lambda: read(dated(new_year(None), new_year(datetime.UTC))),
     "two zones": lambda: read(dated("2024-01-01T00:00+01:00", "2024-01-01T10:00+02:00")),
     "day or month first": lambda: read(dated("2024-01-01", "01/02/2024"), time="time"),
     "no such day": lambda: read(dated("31/02/2024"), day_first=True),
@@ -136,6 +137,9 @@ CASES = {
     "questions backwards for one": lambda: frames.query_times([[1, 2], [2, 1]], read(TABLE)),
     "questions backwards in a frame": lambda: frames.query_times(
         pd.DataFrame({"series_id": list("abb"), "time": [2, 2, 1]}), read(TABLE)
+    ),
+    "no question in a frame": lambda: frames.query_times(
+        pd.DataFrame({"series_id": [], "time": []}), read(TABLE)
     ),
     "questions of another shape": lambda: frames.query_times([[1, 2]], read(TABLE)),
     "questions about another series": lambda: frames.query_times(
@@ -251,6 +255,11 @@ MESSAGES = {
         "TSD-D06: 2 rows repeat a time of their series: row 1 of series `a`, row 2 of series "
         "`a`. A series has one row per time. Drop them, name the column that tells the "
         "series apart with series=..., or pass on_duplicate='mean', 'first' or 'last'."
+    ),
+    "same time twice in any order": (
+        "TSD-D06: 2 rows repeat a time of their series: row 3 of series `b`, row 0 of "
+        "series `a`. A series has one row per time. Drop them, name the column that tells "
+        "the series apart with series=..., or pass on_duplicate='mean', 'first' or 'last'."
     ),
     "same time and channel twice": (
         "TSD-D06: 10 rows repeat a series, time and channel: row 5 of series `a`, row 6 of "
@@ -407,6 +416,7 @@ MESSAGES = {
     "questions backwards in a frame": (
         "TSD-D17: The times asked for run backwards in series `b`. They must increase. Sort them."
     ),
+    "no question in a frame": ("TSD-D17: No times are asked for. At least one is needed."),
     "questions of another shape": (
         "TSD-D17: The times asked for have the shape (1, 2). There are 2 series. Give times "
         "of the shape (Q,) or (2, Q)."

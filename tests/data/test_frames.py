@@ -417,6 +417,13 @@ def test_query_times():
     assert got.dtype == torch.float64 and got.tolist() == [[6, 6], [2, 9]]
 
 
+def test_query_times_of_one_series():
+    one = read(LONG.iloc[:3].drop(columns="series_id"))
+    assert frames.query_times(pd.DataFrame({"time": [7, 8]}), one).tolist() == [[7, 8]]
+    both = pd.DataFrame({"x": 1}, index=pd.MultiIndex.from_tuples([("a", 7), ("b", 8)]))
+    assert frames.query_times(both, read(LONG)).tolist() == [[8], [7]]
+
+
 def test_query_times_as_dates():
     paths = read(LONG.assign(time=pd.to_datetime([0, 2, 5, 1], unit="D").tz_localize("Asia/Tokyo")))
     asked = pd.DatetimeIndex(["1970-01-10", "1970-01-11"], tz="Asia/Tokyo")

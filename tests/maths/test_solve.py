@@ -432,6 +432,11 @@ def test_torchsde_walks_one_clock_only():
     sde = SDE(lambda t, x: -x, lambda t, x: x)
     with pytest.raises(DataError, match=r"TSD-D17.*one clock"):
         solve_at(sde, torch.ones(2, 1), torch.zeros(2, 3).cumsum(1), backend="torchsde")
+    with pytest.raises(DataError, match=r"TSD-D17.*2 starts"):
+        starts = torch.tensor([0.0, 0.5])
+        solve_at(sde, torch.ones(2, 1), torch.ones(1), t0=starts, backend="torchsde")
+    with pytest.raises(TypeError, match="checkpoints"):
+        solve_at(sde, torch.ones(2, 1), torch.ones(1), t0=0.0, backend="torchsde", checkpoint=2)
     with pytest.raises(ConfigError, match=r"TSD-X01.*lie"):
         solve_at(sde, torch.ones(2, 1), torch.zeros(3), method=lie, backend="torchsde")
 
@@ -447,7 +452,9 @@ def test_importing_the_solver_does_not_import_torchsde():
 def test_blow_up_names_series_time_and_step():
     sde = SDE(lambda t, x: x**3, lambda t, x: 0 * x)
     x0 = torch.tensor([[0.1], [10.0]])
-    with pytest.raises(ModelError, match=r"TSD-M03.*series 1 .*time 3, in 4 steps of 0.25.*10"):
+    with pytest.raises(
+        ModelError, match=r"TSD-M03.*series 1 .*time 3, in 4 steps of at most 0.25.*10"
+    ):
         solve_at(sde, x0, torch.tensor([2.0, 3.0, 4.0]), 0.25)
 
 

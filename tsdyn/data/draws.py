@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..batch import Clock, Names
 from ..errors import ConfigError, DataError, missing_package
-from .clock import times_to_user
+from .times import times_to_user
 
 CHUNK = 2**22  # draws held a second time while they are summarised or written
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..batch import Clock, Entries, Names, Paths, Snapshots, default_names
 from ..errors import DataError, did_you_mean
+from .arrays import from_arrays
 from .checks import (
     constant_channels,
     match_channels,
@@ -23,19 +24,13 @@ from .checks import (
     require_trainable,
     require_varying,
 )
-from .clock import (
-    Place,
-    duration,
-    parse_times,
-    spots,
-    times_from_user,
-    times_to_user,
-)
-from .columns import SERIES, as_frame, find, named, several, there, time_column
+from .clock import Place, parse_times, spots
+from .columns import SERIES, as_frame, find, lift, named, several, there, time_column
 from .draws import draws_to_frame, index_columns, read_draws, write_draws, write_table
-from .layouts import from_arrays, from_long, from_melted, from_wide, read
+from .layouts import from_long, from_melted, from_wide, read
 from .report import Report, report
-from .table import narrow, number
+from .times import duration, times_from_user, times_to_user
+from .values import narrow, number
 
 __all__ = [
     "Report",
@@ -124,12 +119,12 @@ def query_times(times: Any, paths: Paths) -> Tensor:
     names = names_of(paths)
     size = len(names.series)
     if isinstance(times, pd.DataFrame):
-        return _query_frame(named(times), names)
+        return _query_frame(times, names)
     array = times.detach().cpu().numpy() if isinstance(times, Tensor) else times
     shape = np.shape(array)
     t = times_from_user(array, names.clock)
     if not len(t):
-        raise DataError("D17", "no times are asked for", "At least one is needed", "")
+        raise _no_question()
     if len(shape) > 2 or (len(shape) == 2 and shape[0] != size):
         raise DataError(
             "D17",
@@ -147,6 +142,10 @@ def query_times(times: Any, paths: Paths) -> Tensor:
     return torch.from_numpy(np.array(np.broadcast_to(at, (size, at.shape[1]))))
 
 
+def _no_question() -> DataError:
+    return DataError("D17", "no times are asked for", "At least one is needed", "")
+
+
 def _backwards(where: str) -> DataError:
     return DataError(
         "D17", f"the times asked for run backwards in {where}", "They must increase", "Sort them"
@@ -154,9 +153,15 @@ def _backwards(where: str) -> DataError:
 
 
 def _query_frame(frame: pd.DataFrame, names: Names) -> Tensor:
+    if not len(frame):
+        raise _no_question()
+    frame = named(lift(frame, None, None))
     column = find(frame, SERIES)
-    keys = frame[there(frame, column or SERIES[0])].map(str)
     known = [str(key) for key in names.series]
+    if column is None and len(known) == 1:
+        keys = pd.Series(known * len(frame))
+    else:
+        keys = frame[there(frame, column or SERIES[0])].map(str)
     codes = pd.Categorical(keys, categories=known).codes.astype(np.intp)
     if (codes < 0).any():
         name = str(keys.iloc[int((codes < 0).argmax())])

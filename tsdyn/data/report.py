@@ -17,7 +17,8 @@ from .checks import (
     require_time_resolution,
     require_trainable,
 )
-from .clock import spots, times_to_user
+from .clock import spots
+from .times import times_to_user
 
 LONG = 100.0  # a gap of so many median gaps is worth a word
 

@@ -193,6 +193,7 @@ def holes(paths: Paths) -> Paths:
     """
     place = torch.arange(paths.t.shape[1], device=paths.t.device)
     real = paths.mask.any(-1)
+    real[:, :1] = True
     real[:, 1:] |= paths.t.diff(dim=1) > 0
     end = (real * (place + 1)).amax(1, keepdim=True)
     missing = ~paths.mask & (place < end)[..., None]

@@ -106,7 +106,7 @@ class Command(LightningCLI):
             LitModel,
             LitData,
             save_config_callback=Record,
-            save_config_kwargs={"overwrite": True, "command": shlex.join(["tsdyn", *argv])},
+            save_config_kwargs={"command": shlex.join(["tsdyn", *argv])},
             trainer_defaults=_trainer_defaults(),
             seed_everything_default=0,
             parser_kwargs={"allow_abbrev": False, "exit_on_error": False},
@@ -212,6 +212,7 @@ class Command(LightningCLI):
         resumed = self.subcommand == "fit" and options.ckpt_path and (home / Record.CONFIG).exists()
         # a resumed run goes on in its folder
         self.folder = home if resumed else _free(root / options.name / began)
+        self.save_config_kwargs["folder"] = self.folder
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config_init[self.subcommand].trainer
@@ -294,19 +295,19 @@ class Record(SaveConfigCallback):
     CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 
     def __init__(
-        self, parser: LightningArgumentParser, config: Namespace, command: str, **options: Any
+        self, parser: LightningArgumentParser, config: Namespace, folder: Path, command: str
     ):
-        self.command = command
         config = config.clone()
         config.ckpt_path = config.output = None  # of this one start, not of the run
-        super().__init__(parser, config, **options)
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.folder, self.command = folder, command
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        self.parser.save(self.config, self.folder / self.CONFIG, skip_none=False, overwrite=True)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         facts = {"command": self.command, "seed": self.config.seed_everything}
         facts |= environment() | {"data": data.facts()}
-        (folder / self.ENVIRONMENT).write_text(json.dumps(facts, indent=2) + "\n")
+        (self.folder / self.ENVIRONMENT).write_text(json.dumps(facts, indent=2) + "\n")
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]

@@ -53,11 +53,11 @@ def solve_torchsde(
     """
     import torchsde
 
-    if t.ndim != 1:
+    if t.ndim != 1 or grid.h.shape[1] != 1:
         raise DataError(
             "D17",
-            f"torchsde was asked for times of shape {tuple(t.shape)}",
-            "one clock (T,) shared by all series",
+            f"torchsde was asked for times of shape {tuple(t.shape)} from {grid.h.shape[1]} starts",
+            "one clock (T,) shared by all series, from one start",
             "Use our own solver (backend='own'), or solve the series one by one",
         )
     scheme = method or (srk if adaptive else euler)

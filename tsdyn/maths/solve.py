@@ -122,10 +122,10 @@ def require_finite(states: Tensor, grid: Grid) -> Tensor:
         came = f"the state of series {b} is not finite at the start"
     else:
         row = min(b, grid.h.shape[1] - 1)
-        h = float(grid.h[last - 1, row])
+        end = float(grid.t[last - 1, row] + grid.h[last - 1, row])
         came = (
-            f"the state of series {b} stopped being finite on the way to time "
-            f"{float(grid.t[last - 1, row]) + h:g}, in {last - first} steps of {h:g}"
+            f"the state of series {b} stopped being finite on the way to time {end:g}, in "
+            f"{last - first} steps of at most {float(grid.h[first:last, row].max()):g}"
         )
     if k:
         came += f"; the largest state before was {float(states[b, :k].detach().abs().amax()):g}"
@@ -177,6 +177,8 @@ def solve_at(
     """
     now = grid(t, dt, t0, substeps)
     if backend == "torchsde":
+        if checkpoint:
+            raise TypeError("torchsde has no checkpoints. Pass adjoint=True, or backend='own'.")
         states = solve_torchsde(sde, x0, t, now, method, generator, controls, **options)
         return require_finite(states, now)
     if options:

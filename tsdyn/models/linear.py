@@ -51,7 +51,10 @@ class Linear(Model):
         neighbours: given values used on either side, k.
         periods: lengths of the seasons in the units of t.
         harmonics: of each season.
-        covariates: time-varying covariates, C, known at every row of given.
+        covariates: time-varying covariates, C, known at every row of given; used as they are and by
+            how much they moved since the anchor.
+        reverting: l(t) itself is a feature, for series that return to a common level. Without it
+            nothing depends on the level of a series, which suits trends and levels of their own.
         ridge: penalty on standardised weights.
 
     Source: Hoerl & Kennard. Ridge regression. Technometrics 1970; direct multi-step forecasts.
@@ -73,12 +76,14 @@ class Linear(Model):
         periods: Sequence[float] = (),
         harmonics: int = 2,
         covariates: int = 0,
+        reverting: bool = False,
         ridge: float = 1.0,
     ):
         super().__init__()
         self.neighbours, self.periods, self.harmonics = neighbours, tuple(periods), harmonics
-        self.covariates, self.ridge = covariates, ridge
-        base = 2 * neighbours * dim + len(self.periods) * (3 + 2 * harmonics) + covariates + 1
+        self.covariates, self.reverting, self.ridge = covariates, reverting, ridge
+        base = 2 * neighbours * dim + len(self.periods) * (3 + 2 * harmonics)
+        base += 2 * covariates + reverting + 1
         columns = 3 * base + 1
         self.register_buffer("weights", torch.zeros(3, dim, columns, dtype=torch.float64))
         self.register_buffer("centre", torch.zeros(3, dim, columns, dtype=torch.float64))
@@ -146,9 +151,14 @@ class Linear(Model):
         lags = torch.cat([before, after], -1).flatten(2)
         moment = at[..., None].expand(found.level.shape)
         seasons = [self._season(p, found, moment, (t, x, mask)) for p in self.periods]
-        known = [_covariates(given, at, x.shape[-1])] if self.covariates else []
-        own = torch.cat([*seasons, *known, level[..., :0]], -1)
         age, ahead = found.age[..., 0], found.ahead[..., 0]
+        known = []
+        if self.covariates:
+            now, *ends = (_covariates(given, m) for m in (moment, moment - age, moment + ahead))
+            known = [now, now - torch.lerp(*ends, found.weight[..., None])]
+        own = torch.cat(
+            [*seasons, *known, ((level - self.mean[:, None]) / std)[..., : self.reverting]], -1
+        )
         both = found.has_before[..., 0] & found.has_after[..., 0]
         distance = torch.where(both, age * ahead / (age + ahead), age + ahead) / self.unit
         side = torch.where(both, 0, torch.where(found.has_before[..., 0], 1, 2))
@@ -215,10 +225,9 @@ class Linear(Model):
         self.weights[side, d], self.noise[side, d] = w, line
 
 
-def _covariates(given: Paths, at: Tensor, dim: int) -> Tensor:
-    """Covariates at times (B, T), by linear interpolation of the given rows: (B, T, D, C)."""
+def _covariates(given: Paths, at: Tensor) -> Tensor:
+    """Covariates at times (B, T, D), by linear interpolation of the given rows: (B, T, D, C)."""
     assert given.covariates is not None
     c = given.covariates.double()
     known = torch.ones_like(c, dtype=torch.bool)
-    value = near(given.t.double(), c, known, at).level
-    return value[:, :, None].expand(-1, -1, dim, -1)
+    return near(given.t.double(), c, known, at.flatten(1)).level.view(*at.shape, -1)
