@@ -67,6 +67,13 @@ class Entries(NamedTuple):
     weights: Tensor | None = None  # (N,)
 
 
+class Gaussian(NamedTuple):
+    """Mean and variance of every value, without draws; the law is Gaussian unless its maker says otherwise."""
+
+    mean: Tensor  # (B, T, D)
+    var: Tensor  # (B, T, D)
+
+
 def each(paths: Paths, f: Callable[[Tensor], Tensor]) -> Paths:
     """f applied to every tensor of `paths`; all of them have the series first."""
     tensors: dict[str, Any] = {

@@ -52,11 +52,14 @@ class TsdynError(ValueError):
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop, and a space to go on; nothing for nothing."""
+    """With a capital, unless it begins with a name, and a full stop, and a space to go on."""
     text = text.strip()
     if not text:
         return ""
-    return f"{text[0].upper()}{text[1:]}{'' if text[-1] in '.?!' else '.'} "
+    first_word = text.split()[0]
+    if first_word.rstrip(",:").isalpha():  # names.like, this_one or co2 stay as they are written
+        text = text[0].upper() + text[1:]
+    return f"{text}{'' if text[-1] in '.?!' else '.'} "
 
 
 def wish(text: str) -> str:

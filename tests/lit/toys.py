@@ -99,6 +99,8 @@ class Ramp:
         x = self.slope * t[..., None].float() + 0.1 * noise
         length = torch.randint(6, 13, (self.series,), generator=g)
         mask = (torch.arange(12) < length[:, None])[..., None].expand_as(x).clone()
+        last = t.gather(1, length[:, None] - 1)
+        t = t.where(mask[..., 0], last)  # padding repeats the last time
         mask[0, 2] = False  # a hole
         if self.spoiled:
             x[1] = 1e30

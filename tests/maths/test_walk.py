@@ -103,4 +103,6 @@ def test_holes_of_one_channel_do_not_move_another():
     mask[0, 2, 1] = False
     variance = walk.variance(near(t, x, mask, at), near(t, x, mask, at).weight)[0]
     torch.testing.assert_close(variance[:, 0], torch.tensor([0.25, 0.25]))
-    torch.testing.assert_close(variance[:, 1], torch.tensor([0.375, 0.375]))  # gap of 2: .5 * 1.5 / 2
+    torch.testing.assert_close(
+        variance[:, 1], torch.tensor([0.375, 0.375])
+    )  # gap of 2: .5 * 1.5 / 2

@@ -111,8 +111,9 @@ def test_the_spread_of_a_season_grows_with_the_number_of_seasons():
 
 def test_a_series_shorter_than_a_season_is_last_value():
     at = asked(6.0, 9.0)
-    short, plain = SeasonalNaive(50.0).posterior(sawtooth(5), at), LastValue().posterior(
-        sawtooth(5), at
+    short, plain = (
+        SeasonalNaive(50.0).posterior(sawtooth(5), at),
+        LastValue().posterior(sawtooth(5), at),
     )
     assert torch.equal(short.mean, plain.mean) and torch.equal(short.var, plain.var)
 

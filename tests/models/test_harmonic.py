@@ -86,7 +86,9 @@ def test_a_channel_never_seen_has_no_curve():
 
 
 def test_one_time_gives_its_level_at_all_times():
-    paths = Paths(torch.tensor([[3.0, 3.0]]), torch.full((1, 2, 2), 4.0), torch.ones(1, 2, 2).bool())
+    paths = Paths(
+        torch.tensor([[3.0, 3.0]]), torch.full((1, 2, 2), 4.0), torch.ones(1, 2, 2).bool()
+    )
     model = Harmonic(LastValue(), 2)
     model.on_epoch(0, (paths, paths))
     level = model.fixed(torch.tensor([[3.0, 9.0]]))

@@ -13,17 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..batch import Paths
+from ..batch import Gaussian, Paths
 
 Mean = Callable[[Tensor], Tensor]  # t (B, T) -> (B, T)
 Covariance = Callable[[Tensor, Tensor], Tensor]  # s (B, S, 1), t (B, 1, T) -> (B, S, T)
-
-
-class Gaussian(NamedTuple):
-    """Mean and variance of each value; the law is Gaussian unless the one who gives it says otherwise."""
-
-    mean: Tensor  # (B, T, D)
-    var: Tensor  # (B, T, D)
 
 
 class Joint(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..batch import Paths
-from .gaussian import Gaussian, Joint, condition
+from ..batch import Gaussian, Paths
+from .gaussian import Joint, condition
 from .system import System, normal
 
 Kind = Literal["observation", "latent"]

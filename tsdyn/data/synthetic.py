@@ -4,7 +4,7 @@ Each is a source: called, it gives `Paths`. Each can be asked for its law; its d
 of it is known in closed form.
 """
 
-from .gaussian import Gaussian
+from ..batch import Gaussian
 from .linear_systems import GeometricBrownianMotion, LogNormal, OrnsteinUhlenbeck, SeasonalAR
 from .nonlinear_systems import DoubleWell, Lorenz, LotkaVolterra, Pendulum
 from .system import System

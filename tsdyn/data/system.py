@@ -6,9 +6,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from ..batch import Clock, Names, Paths
+from ..batch import Clock, Gaussian, Names, Paths
 from ..errors import ConfigError
-from .gaussian import Gaussian
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..batch import Names, Paths, hide, query, split_after
+from ..batch import Paths, hide, query, split_after
 from ..errors import ConfigError, DataError
 
 Generator = torch.Generator | None
@@ -201,13 +201,12 @@ def holes(paths: Paths) -> Paths:
     return want
 
 
-def at_times(times: Tensor, like: Paths, names: Names | None = None) -> Paths:
-    """The question "what are all channels at these times (B, Q)?". A time that repeats is padding."""
+def at_times(times: Tensor, like: Paths) -> Paths:
+    """The question "what are all channels at these times (B, Q)?"; repeated times are padding."""
     asked = query(times, like)
-    fresh = torch.ones_like(times, dtype=torch.bool)
-    fresh[:, 1:] = times.diff(dim=1) != 0
-    mask = fresh[..., None].expand(asked.mask.shape).clone()
-    return asked._replace(mask=mask, names=names or like.names)
+    new = torch.ones_like(times, dtype=torch.bool)
+    new[:, 1:] = times.diff(dim=1) > 0
+    return asked._replace(mask=new[..., None].expand_as(asked.mask), names=like.names)
 
 
 def _uniform(shape: tuple[int, ...] | torch.Size, like: Tensor, generator: Generator) -> Tensor:

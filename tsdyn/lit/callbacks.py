@@ -117,16 +117,22 @@ class Checkpoints(ModelCheckpoint):
             folder,
             filename="{epoch:03d}-{val/loss:.4f}",
             monitor="val/loss",
-            save_last=last,
             save_top_k=1,
             auto_insert_metric_name=False,
             save_on_train_epoch_end=True,  # only there is a checkpoint a clean beginning
         )
+        self.last = Path(folder) / "last.ckpt" if last else None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and not _validates(trainer):
             self.monitor, self.filename = None, "{epoch:03d}"
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        # `save_last` of the parent keeps the last improvement, not the last epoch
+        if self.last is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.last, weights_only=False)
 
 
 def _validates(trainer: L.Trainer) -> bool:

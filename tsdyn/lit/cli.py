@@ -430,7 +430,8 @@ def _is_first() -> bool:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if _is_first():
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -174,4 +174,4 @@ def _unknown(what: str, hint: str) -> ConfigError:
 
 
 def _unreadable(what: str, wanted: str) -> ConfigError:
-    return ConfigError("X02", what, wanted and f"Expected {wanted}", "")
+    return ConfigError("X02", what, wanted, "")

@@ -5,23 +5,15 @@ None of them is trained: level and spread come from the given part of each serie
 
 import abc
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..batch import Paths
+from ..batch import Gaussian, Paths
 from ..maths import walk
 from ..maths.near import Near, interpolate, near
 from ..maths.score import masked_mean
 from .base import Model
-
-
-class Gaussian(NamedTuple):
-    """Marginal laws N(mean, var) of single values."""
-
-    mean: Tensor  # (B, T, D)
-    var: Tensor  # (B, T, D)
 
 
 def gaussian_loss(law: Gaussian, want: Paths) -> Tensor:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..batch import Paths, compact
+from ..batch import Gaussian, Paths, compact
 from ..maths import walk
 from ..maths.near import Near, interpolate_each, near
 from .base import Model, require_fitted
-from .baselines import Gaussian, gaussian_loss
+from .baselines import gaussian_loss
 
 
 class _Design(NamedTuple):
@@ -154,8 +154,10 @@ class Linear(Model):
         age, ahead = found.age[..., 0], found.ahead[..., 0]
         known = []
         if self.covariates:
-            now, *ends = (_covariates(given, m) for m in (moment, moment - age, moment + ahead))
-            known = [now, now - torch.lerp(*ends, found.weight[..., None])]
+            now, then, later = (
+                _covariates(given, m) for m in (moment, moment - age, moment + ahead)
+            )
+            known = [now, now - torch.lerp(then, later, found.weight[..., None])]
         own = torch.cat(
             [*seasons, *known, ((level - self.mean[:, None]) / std)[..., : self.reverting]], -1
         )
