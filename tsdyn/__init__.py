@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Names as Names,
         Paths as Paths,
         Snapshots as Snapshots,
+        windows as windows,
     )
     from .data.frames import read as read
     from .data.load import load_dataset as load_dataset
@@ -51,6 +52,7 @@ _HOME = {
     "read": "data.frames",
     "save": "io",
     "simulate": "predict",
+    "windows": "batch",
 }
 
 

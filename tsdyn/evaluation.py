@@ -14,7 +14,7 @@ from .errors import DataError
 from .maths import score
 from .models.base import Model
 from .models.baselines import LastValue, LinearInterpolation, SeasonalNaive
-from .predict import ahead, draw, reproducible
+from .predict import ahead, draw, median_gap, reproducible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,6 +191,9 @@ def backtest(
     """
     ends = paths.t.where(paths.mask.any(-1), -torch.inf).amax(1)
     span = ahead(paths, horizon)[:, -1] - ends
+    ends = ends + 1e-3 * median_gap(
+        paths
+    )  # times are rounded; a row at a cut-off belongs before it
     draws: dict[str, list[Tensor]] = {}
     wanted = []
     for k in range(cutoffs, 0, -1):

@@ -189,8 +189,7 @@ def show_list(options: Options) -> None:
         "datasets": lambda: [(name, entry.description) for name, entry in DATASETS.items()],
         "systems": lambda: [(name, _first_line(cls)) for name, cls in SYSTEMS.items()],
         "configs": lambda: [
-            (str(p), p.read_text().splitlines()[0].lstrip("# "))
-            for p in sorted(Path("configs").glob("*.yaml"))
+            (str(p), p.read_text().splitlines()[0].lstrip("# ")) for p in _configs()
         ],
     }
     for name, text in lines[options.what]():
@@ -320,6 +319,12 @@ def _models() -> list[tuple[str, str]]:
             if own and not name.startswith("_") and value is not Model:
                 found.append((f"{module.__name__}.{name}", _first_line(value)))
     return found
+
+
+def _configs() -> list[Path]:
+    """The configurations in this folder, else those of the checkout that tsdyn was installed from."""
+    here = sorted(Path("configs").glob("*.yaml"))
+    return here or sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 
 def _first_line(cls: type) -> str:

@@ -126,7 +126,9 @@ CASES = {
     "times in nanoseconds": lambda: read(
         pd.DataFrame({"time": pd.to_datetime([10**18, 10**18 + 1]), "y": [1, 2]})
     ),
-    "fine and long": lambda: frames.require_time_resolution(paths([[0, 1e-3, 1e5]], [[1.0, 2, 3]])),
+    "fine and long": lambda: frames.require_time_resolution(
+        paths([[0, 1, 1e9, 1e9 + 1, 1e9 + 2]], [[1.0, 2, 3, 4, 5]])
+    ),
     "a long gap": lambda: frames.require_steps(
         paths([[0, 1, 2, 3], [0, 1, 2, 1e7]], [[1.0] * 4] * 2)
     ),
@@ -395,9 +397,9 @@ MESSAGES = {
         "the start of the measurement."
     ),
     "fine and long": (
-        "TSD-D15: The times span 100000 and the smallest gap is 0.001, 1e+08 to one. A model "
-        "tells apart 8.4e6 steps. Round the times, merge rows that are nearly simultaneous, "
-        "or split the span."
+        "TSD-D15: The times span 1e+09, and 2 of 4 steps are too small beside it for float32. A "
+        "model tells apart 8.4e6 steps. Round the times, merge rows that are nearly "
+        "simultaneous, or split the span."
     ),
     "a long gap": (
         "TSD-D16: A gap of 1e+07 is 1e+07 times the median one, in series `1`. A solver of "

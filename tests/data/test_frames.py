@@ -564,7 +564,7 @@ def test_report():
 
 
 def test_report_warns():
-    t = np.concatenate([np.arange(1000.0), [1e10, 1e10 + 1]])
+    t = np.concatenate([np.arange(1000.0), [1e10, 1e10 + 1, 1e10 + 2]])
     frame = pd.DataFrame({"time": t, "y": np.sin(t), "z": NAN})
     codes = [w.split(":")[0] for w in frames.report(read(frame)).warnings]
     assert codes == [

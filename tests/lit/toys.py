@@ -1,6 +1,8 @@
 """Small models and sources for the tests of training; importable, as a user's own would be."""
 
 import dataclasses
+import os
+import signal
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +12,32 @@ from tsdyn.maths.score import masked_mean
 from tsdyn.models.base import Model
 
 
+def stop_at(step: int) -> None:
+    """A signal to this very process, as TSDYN_TEST_STOP says: `SIGTERM 6`, or `SIGINT 6 twice`."""
+    name, at, *twice = os.environ.get("TSDYN_TEST_STOP", "SIGTERM -1").split()
+    if step == int(at):
+        for _ in range(1 + len(twice)):
+            signal.raise_signal(signal.Signals[name])
+
+
 class Line(Model):
-    """x ~ N(a + b t, 1), with dropout in between: two parameters that matter."""
+    """x ~ N(f(t), 1) with dropout in f; counts its steps."""
+
+    steps: Tensor
 
     def __init__(self, dim: int = 1, hidden: int = 4, dropout: float = 0.5):
         super().__init__()
         self.inside = nn.Linear(1, hidden)
         self.outside = nn.Linear(hidden, dim)
         self.dropout = nn.Dropout(dropout)
+        self.register_buffer("steps", torch.tensor(0))
 
     def mean(self, t: Tensor) -> Tensor:
         return self.outside(self.dropout(self.inside(t[..., None].float()).tanh()))
 
     def loss(self, given: Paths, want: Paths) -> Tensor:
+        self.steps += self.training
+        stop_at(int(self.steps))
         square = (want.x.where(want.mask, 0.0) - self.mean(want.t)).square()
         return masked_mean(0.5 * square, want.mask)
 

@@ -15,10 +15,19 @@ class _Remembers(abc.ABCMeta):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__call__(*args, **kwargs)
-        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)  # type: ignore[misc]
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
         _, *arguments = bound.arguments.items()
-        self.arguments = dict(arguments)
+        self.arguments = {}
+        for name, value in arguments:
+            kind = signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                self.arguments |= value
+            elif kind is not inspect.Parameter.VAR_POSITIONAL:
+                self.arguments[name] = value
+            elif value:
+                raise TypeError(f"{cls.__name__}(*{name}) cannot be saved: give them a name each")
         return self
 
 
