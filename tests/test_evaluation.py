@@ -1,6 +1,7 @@
 """Scores of models whose law is known: the exact law is calibrated and nothing beats it."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -145,7 +146,7 @@ def test_backtest_wants_every_row_after_the_first_cut_once(step, dtype):
 class Counting(LastValue):
     """Last value, with a note of which rows it was scored on."""
 
-    seen: list[int] = []
+    seen: ClassVar[list[int]] = []
 
     def sample(self, given: Paths, at: Tensor, n: int) -> Tensor:
         if type(self).__name__ == "Counting":

@@ -66,9 +66,9 @@ class Imports(ast.NodeVisitor):
             base = home[: len(home) - node.level + 1] + base
         for alias in node.names:
             # `from ..maths import walk` names a module, `from ..batch import Paths` what is in one
-            inner = base[1:] + (alias.name,)
+            inner = (*base[1:], alias.name)
             whole = base[0] == "tsdyn" and is_module(inner)
-            self.found.append((base + (alias.name,) if whole else base, node.lineno))
+            self.found.append(((*base, alias.name) if whole else base, node.lineno))
 
 
 def imports(file: Path) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -12,6 +12,8 @@ from tsdyn.models.base import Model
 from tsdyn.models.baselines import LastValue, LinearInterpolation
 from tsdyn.predict import ahead, fill, forecast, impute, median_gap, simulate
 
+FLOAT = Clock("float")
+
 
 class Noisy(Model):
     """N(0, 1) plus a bias, with dropout, and a note of how it was asked."""
@@ -34,7 +36,7 @@ class Noisy(Model):
         return self.bias + draws
 
 
-def series(B: int = 3, T: int = 6, clock: Clock = Clock("float")) -> Paths:
+def series(B: int = 3, T: int = 6, clock: Clock = FLOAT) -> Paths:
     """Series b has gaps of b + 1; the last row of series 1 is padding."""
     t = torch.arange(T, dtype=torch.float64) * torch.arange(1.0, B + 1)[:, None]
     mask = torch.ones(B, T, 2, dtype=torch.bool)

@@ -16,10 +16,10 @@ def mlp(dim_in: int, hidden: int, dim_out: int, depth: int = 2) -> nn.Sequential
 
 
 def local_features(found: Near) -> Tensor:
-    """What lies around each query, in numbers of moderate size: (B, Q, 6 k D).
+    """What lies around each query, in numbers of moderate size: (B, Q, (6 k + 1) D).
 
-    For each of the k nearest values on either side of each channel: value less the interpolated
-    level, log(1 + distance in time), and whether it exists.
+    The interpolated level of each channel; and for each of the k nearest values on either side: value
+    less that level, log(1 + distance in time), and whether it exists.
     """
     level = found.level[..., None]
     parts = [
@@ -30,4 +30,4 @@ def local_features(found: Near) -> Tensor:
         found.has_before.to(level.dtype),
         found.has_after.to(level.dtype),
     ]
-    return torch.cat(parts, -1).flatten(2)
+    return torch.cat([found.level, torch.cat(parts, -1).flatten(2)], -1)

@@ -66,7 +66,7 @@ def state(name):
 
 def assert_same(a, b):
     leaves, others = tree_leaves(a), tree_leaves(b)
-    assert len(leaves) == len(others) > 700  # torch's, numpy's and Python's generators, and weights
+    assert len(leaves) == len(others) > 600  # torch's, numpy's and Python's generators, and weights
     for u, v in zip(leaves, others, strict=True):
         assert torch.equal(u, v) if isinstance(u, torch.Tensor) else u == v
 
@@ -87,6 +87,26 @@ def test_a_signal_then_on(step, workers, monkeypatch, capsys):
     assert f"step {step}; the state is in runs/parts/" in said
     torch.rand(3)  # what the process drew in between does not matter
     assert main(command(said)) == 0
+    assert_same(state("whole"), state("parts"))
+
+
+@pytest.mark.parametrize("step", [6, 8, 9])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "max_steps=14",
+        "limit_train_batches=3",
+        "val_check_interval=2",
+        "accumulate_grad_batches=2",
+        "check_val_every_n_epoch=2",
+    ],
+)
+def test_a_signal_then_on_with(option, step, monkeypatch, capsys):
+    assert run("whole", f"--trainer.{option}") == 0
+    monkeypatch.setenv("TSDYN_TEST_STOP", f"SIGTERM {step}")
+    assert run("parts", f"--trainer.{option}") == 143
+    monkeypatch.delenv("TSDYN_TEST_STOP")
+    assert main(command(capsys.readouterr().err)) == 0
     assert_same(state("whole"), state("parts"))
 
 

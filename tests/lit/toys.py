@@ -99,7 +99,7 @@ class Ramp:
         series: B.
         dim: D.
         slope: of x.
-        spoiled: put huge values into the second series.
+        spoiled: put huge values into the series s5.
     """
 
     series: int = 20
@@ -118,7 +118,7 @@ class Ramp:
         t = t.where(mask[..., 0], last)  # padding repeats the last time
         mask[0, 2] = False  # a hole
         if self.spoiled:
-            x[1] = 1e30
+            x[5] = 1e30
         names = Names(
             tuple(f"s{i}" for i in range(self.series)), tuple(f"c{i}" for i in range(self.dim))
         )

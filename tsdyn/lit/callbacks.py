@@ -143,8 +143,8 @@ def _validates(trainer: L.Trainer) -> bool:
 class SaveOnException(Checkpoint):
     """Writes where training stands when something stops it, and says how to go on.
 
-    The first SIGINT or SIGTERM lets the step under way end (on the last step of an epoch: the
-    epoch), so that the state is exact; a second one does not wait. Going on gives bitwise the weights
+    The first SIGINT or SIGTERM lets the step under way end (and the epoch, on its last step), so that
+    the state is exact; a second one does not wait. Going on gives bitwise the weights
     of a run that was never stopped, on a CPU, if all that `Model.on_epoch` leaves behind are
     parameters and buffers. Where it leaves more (found by looking), going on starts from the end of
     the epoch before. Belongs after `Checkpoints` in the list of callbacks.
@@ -195,8 +195,11 @@ class SaveOnException(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        # where the optimiser has stepped and no validation is due: Lightning would leave it out
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and not trainer.is_last_batch:
+        count = batch_idx if trainer.check_val_every_n_epoch else trainer.fit_loop.total_batch_idx
+        judged = (count + 1) % (trainer.val_check_batch or torch.inf) == 0
+        if stepped and not judged and not trainer.is_last_batch:
             self.stop(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

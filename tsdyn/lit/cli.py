@@ -234,7 +234,10 @@ class Command(LightningCLI):
         kwargs |= {"callbacks": callbacks, "default_root_dir": str(self.folder)}
         if not config.fast_dev_run:
             kwargs["logger"] = self.loggers(config.logger)
-        trainer: L.Trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer: L.Trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise ConfigError("X02", " ".join(str(error).split()), "", "") from None
         return trainer
 
     def loggers(self, chosen: Any) -> list[Logger] | bool:

@@ -95,10 +95,10 @@ class LitData(L.LightningDataModule):
             # workers read ahead before Lightning calls `set_epoch`; and a run stopped inside an
             # epoch goes on with the batches it had not seen
             loop: Any = self.trainer.fit_loop
-            epoch = loop.epoch_progress.current.processed
-            batches.set_epoch(epoch)
-            if loop.restarting:
-                batches.skip(epoch, loop.epoch_loop.batch_progress.current.processed % len(batches))
+            epochs, steps = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+            batches.set_epoch(epochs.processed)
+            if epochs.started > epochs.processed:
+                batches.skip(epochs.processed, steps.processed)
         return self._loader(_Cuts(self.train, self.task, self.seed), batches)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:

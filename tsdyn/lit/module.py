@@ -125,7 +125,7 @@ class LitModel(L.LightningModule):
         settings = {
             "scheduler": scheduler,
             "interval": self.interval,
-            "reduce_on_plateau": False,  # stepped in `on_train_epoch_end`, before checkpoints are written
+            "reduce_on_plateau": False,  # stepped in `on_validation_end`, before checkpoints are written
         }
         return {"optimizer": optimizer, "lr_scheduler": settings}
 
@@ -133,7 +133,9 @@ class LitModel(L.LightningModule):
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
-    def on_train_epoch_end(self) -> None:
+    def on_validation_end(self) -> None:
+        if self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
+            return
         scores = self.trainer.callback_metrics
         for config in self.trainer.lr_scheduler_configs:
             scheduler = config.scheduler
@@ -142,8 +144,8 @@ class LitModel(L.LightningModule):
             if scheduler.monitor not in scores:
                 raise ConfigError(
                     "X01",
-                    f"the scheduler watches `{scheduler.monitor}`, which nothing reports",
-                    "a score of training or validation",
+                    f"the scheduler watches `{scheduler.monitor}`, which validation does not report",
+                    "a score of validation",
                     did_you_mean(scheduler.monitor, scores),
                 )
             scheduler.step(scores[scheduler.monitor])

@@ -49,8 +49,8 @@ def explain(
         return _unknown(f"argument `{m[1]}` of {cls} ({key})", hint)
 
     def unknown_class(m: re.Match[str]) -> TsdynError:
-        path = _found(r"class_path '([^']*)'", text) or _found(r"Got value: (\S+)", text) or m[0]
-        path = path if m[0].startswith("mod") else m[1]
+        written = re.findall(r"(?:class_path '|Got value: |Given value: )([\w.]+)", text)
+        path = next((w for w in written if w.startswith(m[1])), ".".join(m.groups()))
         return _unknown(f"`{path}` ({key})", did_you_mean(path, known_names(path, key)))
 
     def broken(m: re.Match[str]) -> TsdynError:
@@ -77,7 +77,7 @@ def explain(
         (r"unrecognized arguments: (.*)", unknown_option),
         (r"does not accept option '([^']*)'", unknown_key),
         (r"Option '([^']*)' is not accepted", unknown_argument),
-        (r"module '[^']*' has no attribute '([^']*)'", unknown_class),
+        (r"module '([^']*)' has no attribute '([^']*)'", unknown_class),
         (r"No module named '([^']*)'", unknown_class),
         (r"Expected a dot import path string: (\S+)", unknown_class),
         (r"(?s)Problems parsing config: .*", broken),

@@ -84,7 +84,7 @@ class StableSDE(Model):
         self.kind, self.hidden, self.neighbours, self.draws = kind, hidden, neighbours, draws
         self.covariates, self.dt = covariates, dt
         self.noise_kind: NoiseKind = noise
-        self.embed = mlp(6 * neighbours * dim + covariates, hidden, hidden, depth=1)
+        self.embed = mlp((6 * neighbours + 1) * dim + covariates, hidden, hidden, depth=1)
         self.start = nn.Linear(hidden, hidden)
         self.control = nn.Linear(
             hidden, hidden

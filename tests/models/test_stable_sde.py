@@ -1,0 +1,194 @@
+"""Stable for ever, ragged without cost, and close to the exact law of what it learned from."""
+
+import math
+
+import pytest
+import torch
+
+import tsdyn
+from tsdyn.batch import Paths, query, stack, take
+from tsdyn.data.synthetic import OrnsteinUhlenbeck
+from tsdyn.data.tasks import Forecasting, Imputation
+from tsdyn.evaluation import evaluate
+from tsdyn.maths.score import gaussian_crps, masked_mean
+from tsdyn.models import stable_sde
+from tsdyn.models.scaled import Scaled
+from tsdyn.models.stable_sde import SIGMA, StableSDE
+
+KINDS = ["langevin", "linear_noise", "geometric"]
+
+
+def small(kind: str, dim: int = 1, **options) -> StableSDE:
+    return StableSDE(dim, kind, hidden=8, depth=2, neighbours=2, **{"draws": 3, **options})
+
+
+def question(n: int = 5, dim: int = 2, missing: float = 0.2) -> tuple[Paths, Paths]:
+    paths = OrnsteinUhlenbeck(n=n, length=12, dim=dim, missing=missing)()
+    return Imputation(0.4, "row")(paths, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def no_noise(monkeypatch):
+    """Brownian increments of zero: a path is then decided by its question alone."""
+    real = stable_sde.increments
+    monkeypatch.setattr(stable_sde, "increments", lambda *a, **k: torch.zeros_like(real(*a, **k)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("noise", ["diagonal", "scalar"])
+def test_the_gradient_reaches_every_parameter(kind, noise):
+    model = small(kind, 2, noise=noise, dt=0.5)
+    model.loss(*question()).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and p.grad.isfinite().all() and p.grad.any(), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_is_the_mixture_density_of_its_draws(kind):
+    """-log (1/K) sum_k N(x; mean_k, scale_k^2), by torch's own mixture."""
+    model, (given, want) = small(kind, 2), question()
+    torch.manual_seed(1)
+    loss = model.loss(given, want)
+    torch.manual_seed(1)
+    mean, scale = (f.movedim(0, -1) for f in model.predict(given, want.t, 3))
+    mixture = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(torch.ones(3)), torch.distributions.Normal(mean, scale)
+    )
+    exact = -mixture.log_prob(want.x.nan_to_num())[want.mask].mean()
+    torch.testing.assert_close(loss, exact)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_ragged_batch_is_its_series_one_by_one(kind, no_noise):
+    """Rows that pad the shorter series are steps of length zero."""
+    model = small(kind, 1, dt=0.3)
+    pairs = [question(1, 1)]
+    for length in (3, 30):
+        paths = OrnsteinUhlenbeck(n=1, length=length, seed=length)()
+        pairs.append(Forecasting(fraction=0.6)(paths))
+    given, want = (stack([pair[i] for pair in pairs]) for i in range(2))
+    together = model.predict(given, want.t, 2)
+    for b, (g, w) in enumerate(pairs):
+        alone = model.predict(g, w.t, 2)
+        T = w.t.shape[1]
+        for many, one in zip(together, alone):
+            torch.testing.assert_close(many[:, b, :T], one[:, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_series_and_of_channels_unseen_rows_and_the_origin_do_not_matter(
+    kind, no_noise
+):
+    model, (given, want) = small(kind, 2), question()
+    plain = model.predict(given, want.t, 1).mean
+    order = torch.tensor([4, 2, 0, 1, 3])
+    turned = model.predict(take(given, order), take(want, order).t, 1).mean
+    torch.testing.assert_close(turned, plain[:, order][:, :, : turned.shape[2]])
+    blank = query(given.t[:, :1].expand(-1, 3), given)
+    more = given._replace(**{k: torch.cat([getattr(blank, k), getattr(given, k)], 1)
+                             for k in ("t", "x", "mask")})  # fmt: skip
+    torch.testing.assert_close(model.predict(more, want.t, 1).mean, plain)
+    later = model.predict(given._replace(t=given.t + 64), want.t + 64, 1).mean
+    torch.testing.assert_close(later, plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dt", [None, 1.0])
+def test_extreme_horizons_stay_finite(kind, dt):
+    """Ten thousand median gaps ahead, in one step or in all of them."""
+    torch.manual_seed(3)
+    model, (given, _) = small(kind, 1), question(4, 1)
+    model.dt = dt
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(3.0)  # not only where training starts
+        at = given.t.amax(1, keepdim=True) + torch.tensor([[1e-4, 1.0, 100.0, 1e4]])
+        draws = model.sample(given, at, 4)
+    assert draws.isfinite().all()
+
+
+def latent(model: StableSDE, horizon: float = 200.0, n: int = 64):
+    """Paths of z from random controls: (n, B, T, H)."""
+    at = torch.linspace(0, horizon, 40).expand(3, -1)
+    return model.solve(5 * torch.randn(3, 40, 8), at[:, 0], at, n)
+
+
+def test_geometric_paths_never_change_their_sign():
+    model = small("geometric")
+    with torch.no_grad():
+        z = latent(model)
+    assert (z > 0).all() and z.isfinite().all()
+
+
+def test_langevin_paths_stay_where_the_docstring_says():
+    """|z| <= 1/kappa + noise of stationary variance sigma^2 / (2 kappa): 8 of its deviations."""
+    model = small("langevin")
+    kappa = float(torch.nn.functional.softplus(torch.tensor(-2.0)))
+    with torch.no_grad():
+        z = latent(model)
+    assert z.abs().max() < 1 + 1 / kappa + 8 * SIGMA[1] / math.sqrt(2 * kappa)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_draws_differ_by_the_noise_of_the_latent_path_too(kind):
+    """Laws of different draws have different means: the noise is not an ornament."""
+    model, (given, want) = small(kind, 2), question()
+    mean = model.predict(given, want.t, 6).mean
+    assert mean.std(0)[want.mask].min() > 0
+
+
+def test_the_scale_of_the_noise_lies_between_its_bounds():
+    model = small("langevin")
+    with torch.no_grad():
+        for p in model.volatility.parameters():
+            p.mul_(100)
+    sigma = model._sigma(torch.logspace(-3, 5, 50)[:, None, None])
+    assert sigma.min() >= SIGMA[0] and sigma.max() <= SIGMA[1]
+
+
+def test_covariates_known_ahead_reach_the_path():
+    c = torch.randn(3, 12, 2)
+    paths = OrnsteinUhlenbeck(n=3, length=12)()._replace(covariates=c)
+    given, want = Forecasting(steps=3)(paths)
+    model = StableSDE(1, hidden=8, neighbours=2, covariates=2)
+    means = []
+    for factor in (1.0, 2.0):
+        torch.manual_seed(0)
+        means.append(model.predict(given._replace(covariates=factor * c), want.t, 1).mean)
+    assert not torch.allclose(*means)
+
+
+def test_a_series_of_which_nothing_is_given():
+    model, (given, want) = small("langevin", 2), question()
+    nothing = given._replace(mask=torch.zeros_like(given.mask))
+    assert model.loss(nothing, want).isfinite()
+    assert model.sample(nothing, want.t, 2).isfinite().all()
+
+
+def learned(kind: str, task, epochs: int, n: int) -> tuple[float, float, float, float]:
+    """(crps, coverage of 80 %, crps of the exact law, crps of the last value) on fresh series."""
+    system = OrnsteinUhlenbeck(n=n, length=20, rate=1.0, sigma=1.0)
+    model = Scaled(StableSDE(1, kind, hidden=16, neighbours=2, draws=4), 1)
+    tsdyn.fit(model, system(), task, epochs=epochs, batch_size=64, lr=1e-2, seed=0, device="cpu")
+    fresh = OrnsteinUhlenbeck(n=400, length=20, rate=1.0, sigma=1.0, seed=9)
+    given, want = task(fresh(), torch.Generator().manual_seed(1))
+    result = evaluate(model, given, want, samples=200)
+    law = fresh.law(given, want.t)
+    exact = float(masked_mean(gaussian_crps(law.mean, law.var.sqrt(), want.x), want.mask))
+    row = result["Scaled"]
+    return row["crps"], row["cover80"], exact, result["last value"]["crps"]
+
+
+def test_it_learns_most_of_the_law_in_seconds():
+    crps, coverage, exact, last = learned("langevin", Forecasting(steps=4), 12, 256)
+    assert exact * 0.97 < crps < exact + 0.35 * (last - exact)
+    assert 0.7 < coverage < 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("task", [Forecasting(steps=4), Imputation(0.3, "row")], ids=str)
+def test_it_comes_within_five_percent_of_the_exact_law(kind, task):
+    crps, coverage, exact, _ = learned(kind, task, 60, 1024)
+    assert exact * 0.97 < crps < 1.05 * exact
+    assert abs(coverage - 0.8) < 0.04
