@@ -1,7 +1,7 @@
 """Who may import whom. An import points down or to a sibling, and heavy packages have one owner."""
 
 import ast
-from collections.abc import Iterator
+import functools
 from pathlib import Path
 
 import pytest
@@ -65,17 +65,26 @@ class Imports(ast.NodeVisitor):
             home = ("tsdyn", *self.package)
             base = home[: len(home) - node.level + 1] + base
         for alias in node.names:
-            # `from ..maths import walk` names a module, `from ..batch import Paths` what is in one
+            # `from ..maths import walk` names a module, `from .. import data` a package, and
+            # `from ..batch import Paths` what is in one
             inner = (*base[1:], alias.name)
-            whole = base[0] == "tsdyn" and is_module(inner)
-            self.found.append(((*base, alias.name) if whole else base, node.lineno))
+            if base[0] == "tsdyn" and is_module(inner):
+                self.found.append(((*base, alias.name), node.lineno))
+            elif base[0] == "tsdyn" and is_module((*inner, "__init__")):
+                self.found.append(((*base, alias.name, "__init__"), node.lineno))
+            else:
+                self.found.append((base, node.lineno))
 
 
-def imports(file: Path) -> Iterator[tuple[tuple[str, ...], str]]:
+@functools.cache
+def imports(file: Path) -> list[tuple[tuple[str, ...], str]]:
+    """What is imported, and a sentence that says where."""
     visitor = Imports(module(file)[:-1])
     visitor.visit(ast.parse(file.read_text()))
-    for name, line in visitor.found:
-        yield name, f"{file.relative_to(ROOT)}:{line} imports {'.'.join(name)}"
+    return [
+        (name, f"{file.relative_to(ROOT)}:{line} imports {'.'.join(name)}")
+        for name, line in visitor.found
+    ]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: "/".join(module(f)))

@@ -9,6 +9,7 @@ from toys import Line, Ramp
 import tsdyn.io
 from tsdyn.data.frames import read_draws
 from tsdyn.lit.cli import Command, main
+from tsdyn.lit.quiet import quiet
 
 CONFIG = {
     "seed_everything": 0,
@@ -76,7 +77,8 @@ def test_the_same_configuration_runs_again(trained, capsys):
 def test_flags_win_over_the_checkpoint(trained):
     last = str(trained / "checkpoints" / "last.ckpt")
     argv = ["predict", "--ckpt_path", last, "--data.source", "toys.Ramp", "--model.samples", "7"]
-    command = Command([*argv, "--output", "out.parquet"])
+    with quiet():
+        command = Command([*argv, "--output", "out.parquet"])
     assert command.model.samples == 7
     assert command.model.model.arguments["hidden"] == 3, (
         "what no flag says comes from the checkpoint"

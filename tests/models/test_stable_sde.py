@@ -31,7 +31,12 @@ def question(n: int = 5, dim: int = 2, missing: float = 0.2) -> tuple[Paths, Pat
 def no_noise(monkeypatch):
     """Brownian increments of zero: a path is then decided by its question alone."""
     real = stable_sde.increments
-    monkeypatch.setattr(stable_sde, "increments", lambda *a, **k: torch.zeros_like(real(*a, **k)))
+
+    def still(*args):
+        noise = real(*args)
+        return noise._replace(**{k: 0.0 * f for k, f in noise._asdict().items() if f is not None})
+
+    monkeypatch.setattr(stable_sde, "increments", still)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,9 +64,13 @@ def test_loss_is_the_mixture_density_of_its_draws(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_ragged_batch_is_its_series_one_by_one(kind, no_noise):
-    """Rows that pad the shorter series are steps of length zero."""
-    model = small(kind, 1, dt=0.3)
+@pytest.mark.parametrize("dt, tolerance", [(None, 1e-5), (0.05, 2e-3)])
+def test_a_ragged_batch_is_its_series_one_by_one(kind, dt, tolerance, no_noise):
+    """Rows that pad the shorter series are steps of length zero.
+
+    Series of one batch share the number of steps, so with dt they differ by the error of a step.
+    """
+    model = small(kind, 1, dt=dt)
     pairs = [question(1, 1)]
     for length in (3, 30):
         paths = OrnsteinUhlenbeck(n=1, length=length, seed=length)()
@@ -72,7 +81,7 @@ def test_a_ragged_batch_is_its_series_one_by_one(kind, no_noise):
         alone = model.predict(g, w.t, 2)
         T = w.t.shape[1]
         for many, one in zip(together, alone):
-            torch.testing.assert_close(many[:, b, :T], one[:, 0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(many[:, b, :T], one[:, 0], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,16 +102,16 @@ def test_the_order_of_series_and_of_channels_unseen_rows_and_the_origin_do_not_m
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dt", [None, 1.0])
-def test_extreme_horizons_stay_finite(kind, dt):
-    """Ten thousand median gaps ahead, in one step or in all of them."""
+@pytest.mark.parametrize("dt, horizon", [(None, 1e6), (1.0, 1e3)])
+def test_extreme_horizons_stay_finite(kind, dt, horizon):
+    """Far beyond anything that was trained on, in one step or in all of them."""
     torch.manual_seed(3)
     model, (given, _) = small(kind, 1), question(4, 1)
     model.dt = dt
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(3.0)  # not only where training starts
-        at = given.t.amax(1, keepdim=True) + torch.tensor([[1e-4, 1.0, 100.0, 1e4]])
+        at = given.t.amax(1, keepdim=True) + torch.tensor([[1e-4, 1.0, 100.0, horizon]])
         draws = model.sample(given, at, 4)
     assert draws.isfinite().all()
 
@@ -133,8 +142,9 @@ def test_langevin_paths_stay_where_the_docstring_says():
 def test_draws_differ_by_the_noise_of_the_latent_path_too(kind):
     """Laws of different draws have different means: the noise is not an ornament."""
     model, (given, want) = small(kind, 2), question()
+    later = want.mask & (want.t > given.t[:, :1])[..., None]  # before the first given z has no past
     mean = model.predict(given, want.t, 6).mean
-    assert mean.std(0)[want.mask].min() > 0
+    assert mean.std(0)[later].min() > 0
 
 
 def test_the_scale_of_the_noise_lies_between_its_bounds():
@@ -180,7 +190,7 @@ def learned(kind: str, task, epochs: int, n: int) -> tuple[float, float, float, 
 
 
 def test_it_learns_most_of_the_law_in_seconds():
-    crps, coverage, exact, last = learned("langevin", Forecasting(steps=4), 12, 256)
+    crps, coverage, exact, last = learned("langevin", Forecasting(steps=4), 6, 256)
     assert exact * 0.97 < crps < exact + 0.35 * (last - exact)
     assert 0.7 < coverage < 0.9
 

@@ -129,7 +129,8 @@ class Checkpoints(ModelCheckpoint):
             self.monitor, self.filename = None, "{epoch:03d}"
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
+            super().on_train_epoch_end(trainer, pl_module)  # there is a new score
         # `save_last` of the parent keeps the last improvement, not the last epoch
         if self.last is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.last, weights_only=False)
@@ -162,6 +163,12 @@ class SaveOnException(Checkpoint):
         self.signum: int | None = None
         self.exact, self.saved = True, False
         self.loose: dict[tuple[str, str], Any] = {}
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.max_steps != -1 and "loops" in checkpoint:
+            begin_epoch(checkpoint["loops"]["fit_loop"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Lightning puts back the handlers it found when the run is over
@@ -235,6 +242,19 @@ class SaveOnException(Checkpoint):
         if self.exact or not (self.folder / "last.ckpt").exists():
             trainer.save_checkpoint(self.folder / "interrupted.ckpt", weights_only=False)
             self.saved = True
+
+
+def begin_epoch(progress: dict[str, Any]) -> None:
+    """Make a state that was kept as an epoch ended the beginning of the next one.
+
+    With `max_steps` Lightning would end that epoch a second time and leave the next one out.
+    """
+    epochs, batches = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
+    if epochs["current"]["processed"] == epochs["current"]["started"]:
+        for count in (epochs["total"], epochs["current"]):
+            count["completed"] = count["processed"]
+        batches["current"] = dict.fromkeys(batches["current"], 0)
+        batches["is_last_batch"] = False
 
 
 def loose_state(module: nn.Module) -> dict[tuple[str, str], Any]:

@@ -1,6 +1,6 @@
 """`tsdyn fit | validate | test | predict`: the only place that runs Lightning from a command line.
 
-What counts more, first: a flag, a configuration file, a checkpoint, an environment variable, a default.
+What counts more, first: a flag, a configuration file, a checkpoint, a default.
 
 Exit codes: 0 done; 1 the numbers or the program broke; 2 usage, configuration, data or checkpoint; 130
 and 143 stopped by SIGINT and SIGTERM.
@@ -12,12 +12,9 @@ import datetime
 import importlib.metadata
 import importlib.util
 import itertools
-import json
 import os
-import platform
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,32 +25,29 @@ from typing import Any
 
 import lightning as L
 import yaml
-from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
     LightningCLI,
-    SaveConfigCallback,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ..errors import CheckpointError, ConfigError, ModelError, TsdynError
 from ..io import read_checkpoint
-from ..models.base import Model
 from .callbacks import Checkpoints, NonFiniteGuard, SaveOnException, Stopped
 from .data import LitData
 from .module import LitModel
-from .parser import below, explain, register
+from .parser import explain, register
 from .quiet import quiet
 from .randomness import KeepRandomState
+from .record import Record
+from .trust import trusted
 from .writer import ForecastWriter
 
 RUNS = "runs"
-TRUSTED = ("tsdyn.models.", "tsdyn.data.", "tsdyn.lit.data.", "torch.optim.")
 BROKEN = ("TSD-M02", "TSD-M03")  # not the user's fault: the numbers
-LIBRARIES = ("tsdyn", "torch", "lightning", "jsonargparse", "numpy", "pandas", "scipy", "gpytorch")
 
 
 def main(argv: list[str]) -> int:
@@ -109,7 +103,12 @@ class Command(LightningCLI):
             save_config_kwargs={"command": shlex.join(["tsdyn", *argv])},
             trainer_defaults=_trainer_defaults(),
             seed_everything_default=0,
-            parser_kwargs={"allow_abbrev": False, "exit_on_error": False},
+            parser_kwargs={
+                "prog": "tsdyn",
+                "description": "Train a model, judge it, ask it.",
+                "allow_abbrev": False,
+                "exit_on_error": False,
+            },
             args=argv,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -160,7 +159,7 @@ class Command(LightningCLI):
                 "Models written by tsdyn.save are for `tsdyn forecast` and tsdyn.load",
             )
         known = {action.dest for action in own._actions}
-        defaults, self.unnamed = _trusted(content.get("config", {}))
+        defaults, self.unnamed = trusted(content.get("config", {}))
         own.set_defaults({key: value for key, value in defaults.items() if key in known})
         return [*_without(self.argv, "--ckpt_path"), "--ckpt_path", str(path)]
 
@@ -292,59 +291,6 @@ class Command(LightningCLI):
             _say(f"{best}{checkpoints.best_model_path}")
 
 
-class Record(SaveConfigCallback):
-    """config.yaml and environment.json in the folder of the run, and the configuration in checkpoints."""
-
-    CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
-
-    def __init__(
-        self, parser: LightningArgumentParser, config: Namespace, folder: Path, command: str
-    ):
-        config = config.clone()
-        config.ckpt_path = config.output = None  # of this one start, not of the run
-        super().__init__(parser, config, save_to_log_dir=False)
-        self.folder, self.command = folder, command
-
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.parser.save(self.config, self.folder / self.CONFIG, skip_none=False, overwrite=True)
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        facts = {"command": self.command, "seed": self.config.seed_everything}
-        facts |= environment() | {"data": data.facts()}
-        (self.folder / self.ENVIRONMENT).write_text(json.dumps(facts, indent=2) + "\n")
-
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        plain = yaml.safe_load(self.parser.dump(self.config, skip_none=False, format="yaml"))
-        checkpoint["config"] = {key: plain[key] for key in ("model", "data")}
-
-
-def environment() -> dict[str, Any]:
-    """What else a run depended on: versions, machine, folder and commit."""
-    versions = {}
-    for name in LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return {
-        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "folder": os.getcwd(),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": versions,
-    }
-
-
-def _commit() -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
 def _trainer_defaults() -> dict[str, Any]:
     return {
         "log_every_n_steps": 10,
@@ -354,35 +300,6 @@ def _trainer_defaults() -> dict[str, Any]:
         "gradient_clip_val": 1.0,
         "inference_mode": False,  # scores may need gradients inside, as Langevin drifts do
     }
-
-
-def _trusted(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Defaults for a parser from the configuration in a checkpoint, and the names left out of it.
-
-    A checkpoint may come from anywhere, so of classes and functions it may only name those of tsdyn,
-    torch's optimisers, and models that are imported already. Others are for the user to name.
-    """
-    given = {f"{p}.{k}": v for p in ("model", "data") for k, v in config.get(p, {}).items()}
-    strange = {k: [n for n in _names_in(v) if not _is_trusted(n)] for k, v in given.items()}
-    kept = {k: v for k, v in given.items() if not strange[k]}
-    return kept, [name for names in strange.values() for name in names]
-
-
-def _names_in(value: Any) -> Iterator[str]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    for each in inner:
-        yield from _names_in(each)
-    if isinstance(value, str) and all(part.isidentifier() for part in value.split(".")):
-        yield value
-
-
-def _is_trusted(name: str) -> bool:
-    root = name.partition(".")[0]
-    if root == name or name.startswith(TRUSTED):
-        return True
-    if name in {f"{c.__module__}.{c.__qualname__}" for c in below(Model)}:
-        return True
-    return importlib.util.find_spec(root) is None  # a file `table.csv`: nothing to import
 
 
 def _values(argv: list[str], *names: str) -> list[str]:

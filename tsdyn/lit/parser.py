@@ -7,9 +7,9 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
-from .. import data, models
 from ..errors import ConfigError, TsdynError, did_you_mean
 from ..models.base import Model
 
@@ -107,7 +107,7 @@ def known_names(path: str, key: str) -> list[str]:
         register()
         names = [_full(c) for c in below(Model) if not inspect.isabstract(c)]
     elif key.startswith("data."):
-        files = _modules(data.__path__, data.__name__)
+        files = _modules("data")
         places = {"data.task": ["tasks"], "data.ask": ["tasks"], "data.split": ["split"]}
         chosen = places.get(key, [m.__name__.rpartition(".")[2] for m in files])
         names = [n for m in files if m.__name__.rpartition(".")[2] in chosen for n in _inside(m)]
@@ -121,7 +121,7 @@ def known_names(path: str, key: str) -> list[str]:
 
 def register() -> None:
     """Import every model, so that their short names are known."""
-    _modules(models.__path__, models.__name__)
+    _modules("models")
 
 
 def arguments_of(path: str) -> list[str]:
@@ -144,9 +144,11 @@ def _full(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _modules(folders: Iterable[str], package: str) -> list[Any]:
-    names = [m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_")]
-    return [importlib.import_module(f"{package}.{name}") for name in names]
+def _modules(package: str) -> list[Any]:
+    """All modules of one of tsdyn's packages."""
+    root, home = Path(__file__).parents[1], (__package__ or "").rpartition(".")[0]
+    names = [m.name for m in pkgutil.iter_modules([root / package]) if not m.name.startswith("_")]
+    return [importlib.import_module(f"{home}.{package}.{name}") for name in names]
 
 
 def below(cls: type) -> list[type]:
