@@ -19,6 +19,15 @@ log = logging.getLogger("tsdyn")
 LOST = 1e-3  # share of steps that may vanish: rows that happen to be nearly simultaneous
 
 
+def require_learnable(paths: Paths) -> None:
+    """All of it, before anything is trained or written: D10, D11, D12, D15, D16."""
+    require_trainable(paths)
+    require_observed(paths)
+    require_varying(paths)
+    require_time_resolution(paths)
+    require_steps(paths)
+
+
 def require_trainable(paths: Paths, rows: int = 2) -> None:
     """D10 unless some series is observed at `rows` times."""
     longest = int(paths.mask.any(-1).sum(1).max())

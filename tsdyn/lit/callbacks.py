@@ -145,10 +145,10 @@ class SaveOnException(Checkpoint):
     """Writes where training stands when something stops it, and says how to go on.
 
     The first SIGINT or SIGTERM lets the step under way end (and the epoch, on its last step), so that
-    the state is exact; a second one does not wait. Going on gives bitwise the weights
-    of a run that was never stopped, on a CPU, if all that `Model.on_epoch` leaves behind are
-    parameters and buffers. Where it leaves more (found by looking), going on starts from the end of
-    the epoch before. Belongs after `Checkpoints` in the list of callbacks.
+    the state is exact; a second one does not wait. Going on gives bitwise the weights of a run that
+    was never stopped, on a CPU, if all that `Model.on_epoch` leaves behind are parameters and buffers.
+    Where it leaves more (found by looking), going on starts from the end of the epoch before. Belongs
+    after `Checkpoints` in the list of callbacks.
 
     Args:
         folder: where `interrupted.ckpt` goes, and where `last.ckpt` is.
@@ -163,6 +163,9 @@ class SaveOnException(Checkpoint):
         self.signum: int | None = None
         self.exact, self.saved = True, False
         self.loose: dict[tuple[str, str], Any] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -239,7 +242,8 @@ class SaveOnException(Checkpoint):
                 self.say(f"{reached}, before a state could be kept")
 
     def write(self, trainer: L.Trainer) -> None:
-        if self.exact or not (self.folder / "last.ckpt").exists():
+        # writing is done by all processes together: the first one decides
+        if self.exact or not trainer.strategy.broadcast((self.folder / "last.ckpt").exists()):
             trainer.save_checkpoint(self.folder / "interrupted.ckpt", weights_only=False)
             self.saved = True
 

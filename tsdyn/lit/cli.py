@@ -42,7 +42,7 @@ from .module import LitModel
 from .parser import explain, register
 from .quiet import quiet
 from .randomness import KeepRandomState
-from .record import Record
+from .record import Record, free, keep_older
 from .trust import trusted
 from .writer import ForecastWriter
 
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
 def _refused(error: TsdynError) -> int:
     if os.environ.get("TSDYN_DEBUG"):
         raise error
-    _say(f"error: {error}")
+    print(f"error: {error}", file=sys.stderr, flush=True)  # of any process
     return 1 if error.code in BROKEN else 2
 
 
@@ -210,7 +210,7 @@ class Command(LightningCLI):
         home = Path(options.ckpt_path or "").parent.parent
         resumed = self.subcommand == "fit" and options.ckpt_path and (home / Record.CONFIG).exists()
         # a resumed run goes on in its folder
-        self.folder = home if resumed else _free(root / options.name / began)
+        self.folder = home if resumed else free(root / options.name / began)
         self.save_config_kwargs["folder"] = self.folder
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -218,8 +218,7 @@ class Command(LightningCLI):
         self.require_weights()
         if _is_first() and not config.fast_dev_run:
             _require_writable(self.folder)
-            for name in (Record.CONFIG, Record.ENVIRONMENT, "metrics.csv"):
-                _keep_older(self.folder / name)
+            keep_older(self.folder / "metrics.csv")  # CSVLogger would delete it
         callbacks: list[Any] = [KeepRandomState(), NonFiniteGuard(), *_listed(config.callbacks)]
         keeps = config.enable_checkpointing is not False and not config.fast_dev_run
         if keeps and self.subcommand == "fit":
@@ -317,12 +316,6 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
-def _free(folder: Path) -> Path:
-    """The folder, or the first of `<folder>-1`, `<folder>-2`, ... that does not exist."""
-    others = (folder.with_name(f"{folder.name}-{i}") for i in itertools.count(1))
-    return next(f for f in itertools.chain([folder], others) if not f.exists())
-
-
 def _require_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -335,12 +328,6 @@ def _require_writable(folder: Path) -> None:
             "a folder for the run",
             "Choose another with --trainer.default_root_dir",
         ) from None
-
-
-def _keep_older(file: Path) -> None:
-    """Make room for `file`: what an earlier part of the run left there gets a number."""
-    if file.exists():
-        file.rename(_free(file.with_name(f"{file.stem}-1{file.suffix}")))
 
 
 def _is_first() -> bool:

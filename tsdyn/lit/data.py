@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..batch import Entries, Names, Paths, Snapshots, query, take, windows
+from ..data.checks import require_learnable
 from ..data.split import BySeries, Pair, Parts, Split
 from ..data.tasks import Task, holes
 from ..errors import DataError, did_you_mean, first
@@ -71,6 +72,8 @@ class LitData(L.LightningDataModule):
             return
         self.everything = self.source()
         _require_rows(self.everything)
+        if stage == "fit" and isinstance(self.everything, Paths):
+            require_learnable(self.everything)
         split = self.split or (BySeries() if isinstance(self.everything, Paths) else _whole)
         self.parts = split(self.everything, lambda paths: self.task(paths, _generator(self.seed)))
         self.train = self.parts.train

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -32,7 +33,9 @@ class Record(SaveConfigCallback):
         self.folder, self.command = folder, command
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.parser.save(self.config, self.folder / self.CONFIG, skip_none=False, overwrite=True)
+        for name in (self.CONFIG, self.ENVIRONMENT):
+            keep_older(self.folder / name)  # not before every process has read it
+        self.parser.save(self.config, self.folder / self.CONFIG, skip_none=False)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         facts = {"command": self.command, "seed": self.config.seed_everything}
         facts |= environment() | {"data": data.facts()}
@@ -69,3 +72,16 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def free(folder: Path) -> Path:
+    """The folder, or the first of `<folder>-1`, `<folder>-2`, ... that does not exist."""
+    others = (folder.with_name(f"{folder.name}-{i}") for i in itertools.count(1))
+    return next(f for f in itertools.chain([folder], others) if not f.exists())
+
+
+def keep_older(file: Path) -> None:
+    """Make room for `file`: what an earlier part of the run left there gets a number."""
+    if file.exists():
+        numbered = (file.with_stem(f"{file.stem}-{i}") for i in itertools.count(1))
+        file.rename(next(f for f in numbered if not f.exists()))
