@@ -12,7 +12,7 @@ ROOT = Path(tsdyn.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = [
-    {"batch", "errors", "maths"},
+    {"batch", "errors", "chance", "maths"},
     {"nets", "data"},
     {"models"},
     {"predict", "evaluation", "forecasts", "io", "plot"},

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Snapshots as Snapshots,
         windows as windows,
     )
+    from .chance import seed as seed
     from .data.frames import read as read
     from .data.load import load_dataset as load_dataset
     from .errors import TsdynError as TsdynError
@@ -51,6 +52,7 @@ _HOME = {
     "load_dataset": "data.load",
     "read": "data.frames",
     "save": "io",
+    "seed": "chance",
     "simulate": "predict",
     "windows": "batch",
 }

@@ -3,6 +3,7 @@
 import logging
 from typing import Any, Literal, NamedTuple
 
+from . import chance
 from .batch import Paths, default_names, windows
 from .data.tasks import Forecasting, Imputation, Mixture, Task
 from .errors import DataError
@@ -34,7 +35,7 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(paths: Paths, period: float | None) -> Choice:
+def choose(paths: Paths, period: float | None, seed: int = 0) -> Choice:
     """LastValue for very short series, StableSDE for many long ones, Linear for all between.
 
     By the number of observed values and of series alone; nothing is tried out. On many real series
@@ -48,7 +49,8 @@ def choose(paths: Paths, period: float | None) -> Choice:
             LastValue(), f"no series has {FEW_ROWS} rows; there is nothing to learn a model from"
         )
     if values >= MANY_VALUES and series >= MANY_SERIES and period is None:
-        inner = StableSDE(dim, hidden=64, neighbours=6, covariates=covariates, draws=4)
+        with chance.seed(seed):
+            inner = StableSDE(dim, hidden=64, neighbours=6, covariates=covariates, draws=4)
         return Choice(
             Scaled(inner, dim, covariates),
             f"{series} series with {values} values are enough for a network",

@@ -1,12 +1,15 @@
 """The main job on real data: weekly CO2 at Mauna Loa, forecast, filled and scored."""
 
+import dataclasses
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
+from . import chance
 from .batch import Paths, split_after, windows
 from .data.frames import to_frame, write_table
 from .data.load import load_dataset
@@ -22,6 +25,9 @@ from .models.scaled import Scaled
 from .models.stable_sde import StableSDE
 from .plot import figure, plot_forecast
 from .predict import fill, forecast, impute
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 YEAR = 365.25 * 86400.0  # seconds, the unit of t for dated data
 AHEAD = 104  # weeks
@@ -50,20 +56,28 @@ def run(folder: Path, seed: int = 0) -> None:
     print(f"\nForecast of the last {AHEAD} weeks, none of which was seen (ppm)\n{ahead}")
     print(f"\nImputation of every fifth week before, hidden from training (ppm)\n{holes}\n")
 
-    coming = forecast(sde, past, times=future.t, samples=500, seed=seed)
+    models = {"StableSDE": sde, "Linear": ridge_ahead}
+    coming = {
+        name: forecast(model, past, times=future.t, samples=500, seed=seed)
+        for name, model in models.items()
+    }
     filled = impute(sde, co2, samples=500, seed=seed)
-    write(folder, coming, filled, co2, {"forecast": ahead, "imputation": holes}, sde)
-    draw(folder / "co2.png", coming, filled, co2, past, future)
-    say(
-        f"wrote {folder}/co2.png, forecast.csv, filled.csv, scores_*.csv, model.pt in {time.monotonic() - started:.0f} s"
-    )
+    for name, answer in coming.items():
+        write_table(answer.to_pandas("quantiles"), folder / f"forecast_{name}.csv")
+        save(models[name], folder / f"{name}.pt")
+    write_table(to_frame(fill(co2, filled)), folder / "filled.csv")
+    write_table(ahead.to_pandas(), folder / "scores_forecast.csv")
+    write_table(holes.to_pandas(), folder / "scores_imputation.csv")
+    draw(coming, ahead, filled, co2, past, future).savefig(folder / "co2.png", dpi=120)
+    written = ", ".join(sorted(p.name for p in folder.iterdir()))
+    say(f"{folder}: {written}; {time.monotonic() - started:.0f} s")
 
 
 def train_sde(known: Paths, seed: int) -> Model:
     """One model for both questions: each batch asks for the end of its windows or for hidden rows."""
-    model = Harmonic(
-        Scaled(StableSDE(1, hidden=32, neighbours=6, draws=4), 1), 1, (YEAR,), degree=2
-    )
+    with chance.seed(seed):
+        sde = StableSDE(1, hidden=32, neighbours=6, draws=4)
+    model = Harmonic(Scaled(sde, 1), 1, (YEAR,), degree=2)
     task = Mixture([Forecasting(steps=AHEAD), Imputation(0.2, "row")])
     pieces = windows(known, 2 * AHEAD, stride=6)
     return fit(model, pieces, task, epochs=20, lr=3e-3, seed=seed, max_seconds=75)
@@ -74,48 +88,35 @@ def scores(models: Mapping[str, Model], given: Paths, want: Paths, seed: int) ->
     return evaluate(models, given, want, samples=500, seed=seed, period=YEAR)
 
 
-def write(
-    folder: Path,
-    coming: Forecast,
+def draw(
+    coming: Mapping[str, Forecast],
+    ahead: Report,
     filled: Forecast,
     co2: Paths,
-    reports: Mapping[str, Report],
-    model: Model,
-) -> None:
-    """Tables that a spreadsheet opens, and the model for `tsdyn forecast --model`."""
-    write_table(coming.to_pandas("quantiles"), folder / "forecast.csv")
-    write_table(to_frame(fill(co2, filled)), folder / "filled.csv")
-    for name, each in reports.items():
-        write_table(each.to_pandas(), folder / f"scores_{name}.csv")
-    save(model, folder / "model.pt")
-
-
-def draw(
-    file: Path, coming: Forecast, filled: Forecast, co2: Paths, past: Paths, future: Paths
-) -> None:
-    """Two panels: the forecast over what came, and the first years with their holes filled."""
-    made, axes = figure(2, 1, (9.5, 7.0))
-    above, below = axes[:, 0]
-    plot_forecast(
-        coming,
-        past,
-        truth=future,
-        last=260,
-        ax=above,
-        title=f"CO2 at Mauna Loa (ppm): the last {AHEAD} weeks",
-    )
+    past: Paths,
+    future: Paths,
+) -> "Figure":
+    """A panel for each model's forecast over what came, and the first years with their holes filled."""
+    made, axes = figure(len(coming) + 1, 1, (9.5, 3.3 * (len(coming) + 1)))
+    *above, below = axes[:, 0]
+    for (name, answer), place in zip(coming.items(), above, strict=True):
+        row = ahead[name]
+        title = (
+            f"CO2 at Mauna Loa (ppm), the last {AHEAD} weeks by {name}: CRPS {row['crps']:.2f}, "
+            f"the 80 % interval covers {row['cover80']:.0%}"
+        )
+        plot_forecast(answer, past, truth=future, last=260, ax=place, title=title)
     early, _ = split_after(co2, co2.t[:, 0] + 7.2 * YEAR)
     shown = filled.t[0] <= early.t[0, -1]
-    holes = Forecast(
-        filled.t[:, shown],
-        filled.samples[:, :, shown],
-        filled.mask[:, shown],
-        filled.names,
-        "imputation",
+    holes = dataclasses.replace(
+        filled,
+        t=filled.t[:, shown],
+        samples=filled.samples[:, :, shown],
+        mask=filled.mask[:, shown],
     )
-    plot_forecast(holes, early, ax=below, title="Missing weeks of the first years, imputed")
-    below.legend(frameon=False, fontsize=8, loc="best")
-    made.savefig(file, dpi=130)
+    title = "Missing weeks of the first years, imputed by StableSDE"
+    plot_forecast(holes, early, ax=below, title=title)
+    return made
 
 
 def say(text: str) -> None:

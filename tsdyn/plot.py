@@ -73,7 +73,7 @@ def plot_forecast(
         )
         several = f"{name}: " if len(names.series) > 1 else ""
         place.set_title(title or f"{several}{names.channels[d]}", loc="left", fontsize=10)
-    axes[0].legend(frameon=False, fontsize=8, loc="best")
+    axes[0].legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
     return made  # type: ignore[return-value]
 
 

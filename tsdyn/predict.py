@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import chance
 from .batch import Paths, default_names, each, take
 from .data.tasks import at_times, holes
 from .errors import DataError
@@ -24,9 +25,7 @@ def reproducible(model: Model, seed: int | None) -> Iterator[None]:
     if seed is None:
         seed = int(torch.randint(2**62, ()))
     modes = [(m, m.training) for m in model.modules()]
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices), torch.inference_mode():
-        torch.manual_seed(seed)
+    with chance.seed(seed), torch.inference_mode():
         model.eval()
         try:
             yield

@@ -240,7 +240,7 @@ def _model(options: Options, paths: Paths, want: Any, steps: int, period: float 
     """The model that was named, or the default for this table, fitted; said aloud."""
     if options.model is not None:
         return load(options.model)
-    choice = choose(paths, period)
+    choice = choose(paths, period, options.seed)
     season = "no season" if period is None else f"season {_length(period, paths)}"
     say(f"model: {_wrapped(choice.model)} ({choice.reason}; {season})")
     return train(choice.model, paths, want, steps, period, options.seed)

@@ -1,7 +1,5 @@
 """The one LightningModule: any `Model`, any optimiser."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
@@ -9,6 +7,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 
+from .. import chance
 from ..batch import Names
 from ..errors import ConfigError, did_you_mean
 from ..evaluation import scores
@@ -72,7 +71,7 @@ class LitModel(L.LightningModule):
         train = self._data().train_pair(self.current_epoch)
         train = self.transfer_batch_to_device(train, self.device, 0)
         # the same draws in every process and after every resumption
-        with draws_from(seed_of(self.seed, self.current_epoch), self.device):
+        with chance.seed(seed_of(self.seed, self.current_epoch), self.device):
             self.model.on_epoch(self.current_epoch, train)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
@@ -113,7 +112,7 @@ class LitModel(L.LightningModule):
         given, want, chosen = batch
         if chosen.repeated:
             return None
-        with draws_from(seed_of(self.seed, *chosen.rows), self.device):
+        with chance.seed(seed_of(self.seed, *chosen.rows), self.device):
             samples = self.model.sample(given, want.t, self.samples)
         return Prediction(chosen.rows, samples, want.t, want.mask, want.names)
 
@@ -156,7 +155,7 @@ class LitModel(L.LightningModule):
     def _judge(self, batch: Batch) -> None:
         given, want, *rest = batch
         chosen = rest[0] if rest else Chosen(0, ())
-        with draws_from(seed_of(self.seed, *chosen.rows), self.device):
+        with chance.seed(seed_of(self.seed, *chosen.rows), self.device):
             values = {
                 "loss": self.model.loss(given, want),
                 **scores(want, self.model, given, self.samples),
@@ -188,15 +187,3 @@ class LitModel(L.LightningModule):
     def _data(self) -> LitData:
         data: LitData = self.trainer.datamodule  # type: ignore[attr-defined]
         return data
-
-
-@contextlib.contextmanager
-def draws_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's generators start from `seed` inside, and outside go on as if nothing had been drawn."""
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(seed)
-        for index in cuda:
-            with torch.cuda.device(index):
-                torch.cuda.manual_seed(seed)
-        yield
