@@ -6,14 +6,13 @@ import torch
 from lightning.pytorch.cli import ReduceLROnPlateau
 from toys import Line, Mean, Ramp
 
-import tsdyn.io
 from tsdyn.batch import Paths, take
 from tsdyn.data.split import BySeries
 from tsdyn.data.tasks import Forecasting
 from tsdyn.errors import ConfigError, ModelError
 from tsdyn.lit.callbacks import NonFiniteGuard, loose_state, suspects
 from tsdyn.lit.data import LitData
-from tsdyn.lit.module import LitModel, draws_from
+from tsdyn.lit.module import LitModel
 from tsdyn.lit.quiet import quiet
 
 TASK = Forecasting(fraction=0.5)
@@ -70,21 +69,6 @@ def test_closed_form_models_train_and_are_kept(tmp_path):
     assert model.mean.item() == pytest.approx(train.x[train.mask].mean().item(), rel=1e-5)
     assert fitting.global_step == 9, "steps are counted, so that checkpoints are written"
     assert model.channels == ("c0",)
-
-
-def test_checkpoints_hold_the_model_and_load_without_trust(tmp_path):
-    model = Line()
-    fitting = trainer(tmp_path)
-    fitting.fit(LitModel(model), datamodule=data())
-    fitting.save_checkpoint(tmp_path / "a.ckpt", weights_only=False)
-    content = torch.load(tmp_path / "a.ckpt", weights_only=True)
-    assert content["LitData"]["channels"] == ["c0"]
-    given, want = fitting.datamodule.parts.val
-    again = tsdyn.io.load(tmp_path / "a.ckpt", "cpu")
-    with draws_from(1, torch.device("cpu")):
-        draws = model.eval().sample(given, want.t, 3)
-    with draws_from(1, torch.device("cpu")):
-        assert torch.equal(again.sample(given, want.t, 3), draws)
 
 
 def test_predictions_know_their_rows(tmp_path):
