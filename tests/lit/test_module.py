@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch.cli import ReduceLROnPlateau
 from toys import Line, Mean, Ramp
 
+import tsdyn.io
 from tsdyn.batch import Paths, take
 from tsdyn.data.split import BySeries
 from tsdyn.data.tasks import Forecasting
@@ -69,6 +70,21 @@ def test_closed_form_models_train_and_are_kept(tmp_path):
     assert model.mean.item() == pytest.approx(train.x[train.mask].mean().item(), rel=1e-5)
     assert fitting.global_step == 9, "steps are counted, so that checkpoints are written"
     assert model.channels == ("c0",)
+
+
+def test_checkpoints_hold_the_model_and_load_without_trust(tmp_path):
+    model = Line()
+    fitting = trainer(tmp_path)
+    fitting.fit(LitModel(model), datamodule=data())
+    fitting.save_checkpoint(tmp_path / "a.ckpt", weights_only=False)
+    content = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert content["LitData"]["channels"] == ["c0"]
+    given, want = fitting.datamodule.parts.val
+    again = tsdyn.io.load(tmp_path / "a.ckpt", "cpu")
+    with tsdyn.seed(1):
+        draws = model.eval().sample(given, want.t, 3)
+    with tsdyn.seed(1):
+        assert torch.equal(again.sample(given, want.t, 3), draws)
 
 
 def test_predictions_know_their_rows(tmp_path):
