@@ -56,8 +56,14 @@ class Forecast:
         return score.quantile(self.samples, q)
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
-        """The two ends of the central interval that holds `level` of the draws: each (B, T, D)."""
-        return self.quantile(0.5 - level / 2), self.quantile(0.5 + level / 2)
+        """The two ends of the central interval that a new draw falls into with probability `level`.
+
+        Each (B, T, D). A little wider than the quantiles of few draws; see `maths.score.interval`.
+        """
+        self._need(2, "an interval")
+        if not 0 <= level <= 1:
+            raise DataError("D14", f"interval({level})", "a level in [0, 1]", "")
+        return score.interval(self.samples, level)
 
     def sample(self, n: int, seed: int | None = None) -> Tensor:
         """n of the joint draws, without repetition while there are enough: (n, B, T, D)."""

@@ -97,3 +97,14 @@ def test_interval_of_normal_draws():
     # standard error of a quantile: sqrt(q (1 - q) / n) / density
     se = math.sqrt(0.05 * 0.95 / 1e5) / 0.1031
     assert abs(low + 1.6449) < 4 * se and abs(high - 1.6449) < 4 * se
+
+
+@pytest.mark.parametrize("draws", [19, 32, 100])
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
+def test_an_interval_holds_the_next_draw_as_often_as_it_says(draws, level):
+    n = 40_000
+    x = torch.randn(draws + 1, n, dtype=torch.float64)
+    low, high = score.interval(x[1:], level)
+    inside = ((x[0] >= low) & (x[0] <= high)).double().mean()
+    # Interpolating between order statistics is exact for uniform draws, and for normal ones to .004.
+    assert abs(inside - level) < 4 * math.sqrt(level * (1 - level) / n) + 0.004
