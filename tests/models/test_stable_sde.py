@@ -55,7 +55,7 @@ def test_loss_is_the_mixture_density_of_its_draws(kind):
     torch.manual_seed(1)
     loss = model.loss(given, want)
     torch.manual_seed(1)
-    mean, scale = (f.movedim(0, -1) for f in model.predict(given, want.t, 3))
+    mean, scale = (f.movedim(0, -1) for f in model.predict(given, want.t, 3)[:2])
     mixture = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(torch.ones(3)), torch.distributions.Normal(mean, scale)
     )
@@ -80,7 +80,7 @@ def test_a_ragged_batch_is_its_series_one_by_one(kind, dt, tolerance, no_noise):
     for b, (g, w) in enumerate(pairs):
         alone = model.predict(g, w.t, 2)
         T = w.t.shape[1]
-        for many, one in zip(together, alone):
+        for many, one in zip(together[:2], alone[:2]):
             torch.testing.assert_close(many[:, b, :T], one[:, 0], rtol=0, atol=tolerance)
 
 

@@ -39,9 +39,7 @@ class Model(nn.Module, metaclass=_Remembers):
     """
 
     arguments: dict[str, Any]
-    channels: tuple[
-        str, ...
-    ] = ()  # names of the channels it was trained on, in order; may be empty
+    channels: tuple[str, ...] = ()  # that it was trained on, by name and in order; may be empty
 
     @abc.abstractmethod
     def loss(self, given: Any, want: Any) -> Tensor:
@@ -56,6 +54,17 @@ class Model(nn.Module, metaclass=_Remembers):
 
         For what gradients do not do: statistics, closed-form fits, half-bridges, EM, messages.
         """
+
+
+def fresh(model: Model) -> Model:
+    """Another model of the same arguments, with first weights of its own draw."""
+
+    def again(value: Any) -> Any:
+        if isinstance(value, Model):
+            return fresh(value)
+        return [again(v) for v in value] if isinstance(value, list | tuple) else value
+
+    return type(model)(**{name: again(value) for name, value in model.arguments.items()})
 
 
 def require_fitted(fitted: Tensor, model: str) -> None:

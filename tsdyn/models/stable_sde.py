@@ -4,8 +4,7 @@
     data. ICLR 2024.
 """
 
-import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,43 +13,38 @@ from torch.nn.functional import softplus
 from ..batch import Paths
 from ..maths.grid import Grid, grid, increments
 from ..maths.near import interpolate, near
-from ..maths.score import masked_mean
 from ..maths.sde import Dynamics, Geometric, Langevin, LinearNoise, NoiseKind
 from ..maths.solve import require_finite, solve
 from ..maths.steps import Scheme, exponential_euler, lie, logarithmic
 from ..nets import local_features, mlp
 from .base import Model
+from .heads import LOSSES, Law, LossName
 
 Kind = Literal["langevin", "linear_noise", "geometric"]
 SCHEME: dict[type, Scheme] = {Langevin: exponential_euler, LinearNoise: lie, Geometric: logarithmic}
 SIGMA = (1e-3, 0.5)  # the diffusion of every latent coordinate lies between these
 
 
-class _Draws(NamedTuple):
-    """Gaussian laws of the values, one for each draw of the latent path."""
-
-    mean: Tensor  # (K, B, T, D)
-    scale: Tensor  # (K, B, T, D)
-
-
 class StableSDE(Model):
-    """x(t) ~ N(l(t) + m(z, c), s(z, c)^2), z a stable SDE driven by the control path c(t):
+    """x(t) ~ l(t) + m(z, c) + s(z, c) e, z a stable SDE driven by the control path c(t):
 
         langevin       dz = (-kappa z + r(z, c)) dt + sigma(t) dW            [1, LSDE]
         linear_noise   dz = (-kappa z + r(z, c)) dt + sigma(t) z dW          [1, LNSDE]
         geometric      dz / z = kappa (2 r(z, c) - log z) dt + sigma(t) dW   [1, GSDE], z > 0
 
     with r in (-1, 1) by tanh, kappa > 0 learned and sigma(t) in [.001, .5], so that every solution
-    exists and is drawn back for ever: |z| to 1 / kappa, |log z| to 2, beyond what noise adds. l(t) is the linear interpolation of the given part,
-    constant beyond its ends; c(t) embeds the nearest given values of every channel on both sides with
-    their distances in time; t in sigma(t) runs from the last given time before the first wanted one,
-    where z starts. Steps are exponential Euler, Lie splitting and Euler in the log domain: strong
-    order 1 at one evaluation of r.
+    exists and is drawn back for ever: |z| to 1 / kappa, |log z| to 2, beyond what noise adds. l(t) is
+    the linear interpolation of the given part, constant beyond its ends; c(t) embeds l(t) and the
+    nearest given values of every channel on both sides with their distances in time; t in sigma(t)
+    runs from the last given time before the first wanted one, where z starts. e is standard normal or
+    Student's t. Steps are exponential Euler, Lie splitting and Euler in the log domain: strong order 1
+    at one evaluation of r.
 
-    The loss is -log mean_k p(x | z_k) of every single value over `draws` latent paths: a proper score
-    of the marginal laws that keeps the noise alive, where a squared error would kill it. Diagonal noise
-    destabilises linear_noise above four dimensions if the drift mixes them; scalar noise calms it in
-    any dimension.
+    The loss is by default -log mean_k p(x | z_k) of every single value over `draws` latent paths: a
+    proper score of the marginal laws that keeps the noise alive, where a squared error would kill it.
+    Diagonal noise destabilises linear_noise above four dimensions if the drift mixes them; scalar
+    noise calms it in any dimension. Keep a validation part: trained for long on little data, the
+    intervals become too narrow.
 
     Works in standard units: wrap it in `Scaled`. Choose it for nonlinear dynamics and many series;
     for short or near-linear ones `Linear` is as good and takes no training.
@@ -66,6 +60,8 @@ class StableSDE(Model):
         dt: longest solver step, in units of t (of the median gap, inside `Scaled`); None for one step
             from each wanted time to the next.
         noise: "diagonal" (a Brownian motion per coordinate) or "scalar" (one for all).
+        tails: of e: "gaussian", or "student" with degrees of freedom learned for every channel.
+        objective: "nll", "crps", "energy" or "mse"; see `tsdyn.models.heads`.
     """
 
     def __init__(
@@ -79,16 +75,19 @@ class StableSDE(Model):
         draws: int = 8,
         dt: float | None = None,
         noise: NoiseKind = "diagonal",
+        tails: Literal["gaussian", "student"] = "gaussian",
+        objective: LossName = "nll",
     ):
         super().__init__()
         self.kind, self.hidden, self.neighbours, self.draws = kind, hidden, neighbours, draws
         self.covariates, self.dt = covariates, dt
         self.noise_kind: NoiseKind = noise
+        self.objective = LOSSES[objective]
+        heavy = tails == "student"
+        self.dof = nn.Parameter(torch.full((dim,), 6.0)) if heavy else None  # above 2, by softplus
         self.embed = mlp((6 * neighbours + 1) * dim + covariates, hidden, hidden, depth=1)
         self.start = nn.Linear(hidden, hidden)
-        self.control = nn.Linear(
-            hidden, hidden
-        )  # c's part of the first layer of r, out of the loop
+        self.control = nn.Linear(hidden, hidden)  # c's part of the first layer of r, hoisted
         self.state = nn.Linear(hidden, hidden, bias=False)
         self.drift = nn.Sequential(nn.SiLU(), mlp(hidden, hidden, hidden, depth - 1))
         self.volatility = mlp(1, hidden // 2, hidden, depth=1)
@@ -123,7 +122,7 @@ class StableSDE(Model):
 
         return Geometric(growth, sigma, self.noise_kind)
 
-    def predict(self, given: Paths, at: Tensor, n: int) -> _Draws:
+    def predict(self, given: Paths, at: Tensor, n: int) -> Law:
         """n latent paths and the laws of the values they show at times (B, T)."""
         at = at.to(given.x.dtype)
         found = near(given.t, given.x, given.mask, at, self.neighbours)
@@ -135,7 +134,8 @@ class StableSDE(Model):
         c = self.embed(features)  # (B, T, H)
         z = self.solve(c, self._begin(found.age, at), at, n)  # (n, B, T, H)
         mean, raw = self.readout(torch.cat([z, c.expand_as(z)], -1)).chunk(2, -1)
-        return _Draws(found.level + mean, softplus(raw) + 1e-4)
+        dof = None if self.dof is None else 2 + softplus(self.dof)
+        return Law(found.level + mean, softplus(raw) + 1e-4, dof)
 
     def solve(self, c: Tensor, begin: Tensor, at: Tensor, n: int) -> Tensor:
         """n latent paths from `begin` (B,) to times (B, T) along the control c (B, T, H): (n, B, T, H)."""
@@ -168,11 +168,7 @@ class StableSDE(Model):
         return at[:, 0] - known.where(known.isfinite(), 0.0)
 
     def loss(self, given: Paths, want: Paths) -> Tensor:
-        mean, scale = self.predict(given, want.t, self.draws)
-        u = (want.x.where(want.mask, 0.0) - mean) / scale
-        log_density = -0.5 * u.square() - scale.log() - 0.5 * math.log(2 * math.pi)
-        return masked_mean(math.log(self.draws) - log_density.logsumexp(0), want.mask)
+        return self.objective(self.predict(given, want.t, self.draws), want)
 
     def sample(self, given: Paths, at: Tensor, n: int) -> Tensor:
-        mean, scale = self.predict(given, at, n)
-        return mean + scale * torch.randn_like(mean)
+        return self.predict(given, at, n).draw()
