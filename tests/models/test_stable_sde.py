@@ -11,6 +11,7 @@ from tsdyn.data.synthetic import OrnsteinUhlenbeck
 from tsdyn.data.tasks import Forecasting, Imputation
 from tsdyn.evaluation import evaluate
 from tsdyn.maths.score import gaussian_crps, masked_mean
+from tsdyn.maths.steps import Noise
 from tsdyn.models import stable_sde
 from tsdyn.models.scaled import Scaled
 from tsdyn.models.stable_sde import SIGMA, StableSDE
@@ -39,10 +40,17 @@ def no_noise(monkeypatch):
     monkeypatch.setattr(stable_sde, "increments", still)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+FAMILY = [(k, m) for k in KINDS for m in ("stable", "paper")] + [
+    ("neural", "stable"),
+    ("ode", "stable"),
+]
+
+
+@pytest.mark.parametrize("kind, mode", FAMILY)
 @pytest.mark.parametrize("noise", ["diagonal", "scalar"])
-def test_the_gradient_reaches_every_parameter(kind, noise):
-    model = small(kind, 2, noise=noise, dt=0.5)
+@pytest.mark.parametrize("tails", ["gaussian", "student"])
+def test_the_gradient_reaches_every_parameter(kind, mode, noise, tails):
+    model = small(kind, 2, mode=mode, noise=noise, tails=tails, dt=0.5)
     model.loss(*question()).backward()
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all() and p.grad.any(), name
@@ -204,3 +212,46 @@ def test_it_comes_within_five_percent_of_the_exact_law(kind, task):
     assert exact * 0.97 < crps < 1.05 * exact
     # the four values of a series depend on each other: between 400 and 1600 independent ones
     assert abs(coverage - 0.8) < 4 * math.sqrt(0.8 * 0.2 / 1600) + 0.01
+
+
+def one_step(kind: str, mode: str):
+    """z after one step of size .1 from random z by the model, and drift r, noise and sigma behind it."""
+    model = small(kind, mode=mode)
+    z, c = 0.5 + torch.rand(4, 8), torch.randn(4, 8)
+    t, h = torch.zeros(4, 1), torch.full((4, 1), 0.1)
+    dw, sigma = torch.randn(4, 8) * 0.1**0.5, torch.rand(4, 8)
+    step = model.step()
+    u = (c, sigma)[: 1 if kind in ("neural", "ode") else 2]
+    prepared = step.prepare(t[None], h[None], Noise(dw[None]), *(f[None] for f in u))
+    with torch.no_grad():
+        r = model.drift(c + model.state(z))
+        return model, z, r, sigma, dw, step.advance(t, z, u, *(f[0] for f in prepared))
+
+
+def test_a_step_of_the_paper_is_its_equation():
+    _, z, r, sigma, dw, after = one_step("langevin", "paper")
+    torch.testing.assert_close(after, z + 0.1 * r + sigma * dw)
+    _, z, r, sigma, dw, after = one_step("linear_noise", "paper")
+    torch.testing.assert_close(after, (z + 0.1 * r) * (sigma * dw - 0.05 * sigma**2).exp())
+    _, z, r, sigma, dw, after = one_step("geometric", "paper")
+    torch.testing.assert_close(after, z * (0.1 * r + sigma * dw - 0.05 * sigma**2).exp())
+
+
+def test_a_stable_step_is_its_equation():
+    model, z, r, sigma, dw, after = one_step("langevin", "stable")
+    kappa = torch.nn.functional.softplus(model.kappa.detach())
+    held = (1 - (-kappa * 0.1).exp()) / kappa
+    spread = ((1 - (-2 * kappa * 0.1).exp()) / (2 * kappa * 0.1)).sqrt()
+    exact = z * (-kappa * 0.1).exp() + held * r.tanh() + sigma * spread * dw
+    torch.testing.assert_close(after.detach(), exact)
+    model, z, r, sigma, dw, after = one_step("geometric", "stable")
+    kappa = torch.nn.functional.softplus(model.kappa.detach())
+    growth = kappa * (2 * r.tanh() - z.log())
+    exact = z * (0.1 * growth + sigma * dw - 0.05 * sigma**2).exp()
+    torch.testing.assert_close(after.detach(), exact)
+
+
+def test_an_ode_has_one_path_and_a_plain_sde_many():
+    for kind, same in (("ode", True), ("neural", False)):
+        z = latent(small(kind))
+        assert torch.equal(z[0], z[1]) == same

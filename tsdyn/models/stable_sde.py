@@ -1,9 +1,10 @@
-"""Neural SDEs whose solutions stay put: Langevin, linear-noise, geometric.
+"""Neural SDEs whose solutions stay put: Langevin, linear-noise, geometric; and two that need not.
 
 [1] Oh, Lim & Kim. Stable neural stochastic differential equations in analyzing irregular time series
     data. ICLR 2024.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,16 +14,51 @@ from torch.nn.functional import softplus
 from ..batch import Paths
 from ..maths.grid import Grid, grid, increments
 from ..maths.near import interpolate, near
-from ..maths.sde import Dynamics, Geometric, Langevin, LinearNoise, NoiseKind
+from ..maths.ode import runge_kutta4
+from ..maths.sde import SDE, Field, Geometric, Langevin, LinearNoise, NoiseKind, langevin
 from ..maths.solve import require_finite, solve
-from ..maths.steps import Scheme, exponential_euler, lie, logarithmic
+from ..maths.steps import Step, euler, exponential_euler, lie, logarithmic
 from ..nets import local_features, mlp
 from .base import Model
 from .heads import LOSSES, Law, LossName
 
-Kind = Literal["langevin", "linear_noise", "geometric"]
-SCHEME: dict[type, Scheme] = {Langevin: exponential_euler, LinearNoise: lie, Geometric: logarithmic}
+Kind = Literal["langevin", "linear_noise", "geometric", "neural", "ode"]
 SIGMA = (1e-3, 0.5)  # the diffusion of every latent coordinate lies between these
+
+
+def _sigma(t: Tensor, c: Tensor, s: Tensor) -> Tensor:
+    return s
+
+
+def _stable_langevin(r: Field, kappa: Tensor, noise: NoiseKind) -> Step:
+    """dz = (-kappa z + tanh r) dt + sigma dW"""
+    return exponential_euler(Langevin(kappa, lambda *u: r(*u).tanh(), _sigma, noise))
+
+
+def _stable_linear_noise(r: Field, kappa: Tensor, noise: NoiseKind) -> Step:
+    """dz = (-kappa z + tanh r) dt + sigma z dW"""
+    return lie(LinearNoise(lambda t, z, *u: r(t, z, *u).tanh() - kappa * z, _sigma, noise))
+
+
+def _stable_geometric(r: Field, kappa: Tensor, noise: NoiseKind) -> Step:
+    """dz / z = kappa (2 tanh r - log z) dt + sigma dW"""
+
+    def growth(t: Tensor, z: Tensor, *u: Tensor) -> Tensor:
+        return kappa * (2 * r(t, z, *u).tanh() - z.log())
+
+    return logarithmic(Geometric(growth, _sigma, noise))
+
+
+STABLE: dict[str, Callable[[Field, Tensor, NoiseKind], Step]] = {
+    "langevin": _stable_langevin,
+    "linear_noise": _stable_linear_noise,
+    "geometric": _stable_geometric,
+}
+PAPER: dict[str, Callable[[Field, NoiseKind], Step]] = {
+    "langevin": lambda r, noise: euler(langevin(0.0, r, _sigma, noise)),
+    "linear_noise": lambda r, noise: lie(LinearNoise(r, _sigma, noise)),
+    "geometric": lambda r, noise: logarithmic(Geometric(r, _sigma, noise)),
+}
 
 
 class StableSDE(Model):
@@ -31,14 +67,19 @@ class StableSDE(Model):
         langevin       dz = (-kappa z + r(z, c)) dt + sigma(t) dW            [1, LSDE]
         linear_noise   dz = (-kappa z + r(z, c)) dt + sigma(t) z dW          [1, LNSDE]
         geometric      dz / z = kappa (2 r(z, c) - log z) dt + sigma(t) dW   [1, GSDE], z > 0
+        neural         dz = r(z, c) dt + g(z, c) dW          nothing holds it: for comparison
+        ode            dz = r(z, c) dt                       no noise: for comparison
 
-    with r in (-1, 1) by tanh, kappa > 0 learned and sigma(t) in [.001, .5], so that every solution
-    exists and is drawn back for ever: |z| to 1 / kappa, |log z| to 2, beyond what noise adds. l(t) is
-    the linear interpolation of the given part, constant beyond its ends; c(t) embeds l(t) and the
-    nearest given values of every channel on both sides with their distances in time; t in sigma(t)
+    In the first three r lies in (-1, 1) by tanh, kappa > 0 is learned and sigma(t) in [.001, .5], so
+    that every solution exists and is drawn back for ever: |z| to 1 / kappa, |log z| to 2, beyond what
+    noise adds. With mode="paper" they are the equations of the paper, r unbounded and kappa = 0:
+    dz = r dt + sigma dW, dz = r dt + sigma z dW, dz / z = r dt + sigma dW.
+
+    l(t) is the linear interpolation of the given part, constant beyond its ends; c(t) embeds l(t) and
+    the nearest given values of every channel on both sides with their distances in time; t in sigma(t)
     runs from the last given time before the first wanted one, where z starts. e is standard normal or
     Student's t. Steps are exponential Euler, Lie splitting and Euler in the log domain: strong order 1
-    at one evaluation of r.
+    at one evaluation of r; Euler for the plain neural SDE, Runge-Kutta of order 4 for the ODE.
 
     The loss is by default -log mean_k p(x | z_k) of every single value over `draws` latent paths: a
     proper score of the marginal laws that keeps the noise alive, where a squared error would kill it.
@@ -51,7 +92,8 @@ class StableSDE(Model):
 
     Args:
         dim: coordinates of the series, D.
-        kind: which of the three.
+        kind: which of the five.
+        mode: "stable" or "paper", for the first three.
         hidden: width of the latent state and of every network, H.
         depth: hidden layers of the drift.
         neighbours: given values used on either side of each channel, k.
@@ -68,6 +110,7 @@ class StableSDE(Model):
         self,
         dim: int,
         kind: Kind = "langevin",
+        mode: Literal["stable", "paper"] = "stable",
         hidden: int = 64,
         depth: int = 2,
         neighbours: int = 4,
@@ -79,7 +122,8 @@ class StableSDE(Model):
         objective: LossName = "nll",
     ):
         super().__init__()
-        self.kind, self.hidden, self.neighbours, self.draws = kind, hidden, neighbours, draws
+        self.kind, self.stable = kind, mode == "stable"
+        self.hidden, self.neighbours, self.draws = hidden, neighbours, draws
         self.covariates, self.dt = covariates, dt
         self.noise_kind: NoiseKind = noise
         self.objective = LOSSES[objective]
@@ -90,8 +134,12 @@ class StableSDE(Model):
         self.control = nn.Linear(hidden, hidden)  # c's part of the first layer of r, hoisted
         self.state = nn.Linear(hidden, hidden, bias=False)
         self.drift = nn.Sequential(nn.SiLU(), mlp(hidden, hidden, hidden, depth - 1))
-        self.volatility = mlp(1, hidden // 2, hidden, depth=1)
-        self.kappa = nn.Parameter(torch.full((hidden,), -2.0))  # softplus: .13 per unit of time
+        if kind == "neural":
+            self.diffusion = mlp(2 * hidden, hidden, hidden, depth=1)
+        elif kind != "ode":
+            self.volatility = mlp(1, hidden // 2, hidden, depth=1)
+            if self.stable:  # softplus: .13 per unit of time
+                self.kappa = nn.Parameter(torch.full((hidden,), -2.0))
         self.readout = mlp(2 * hidden, hidden, 2 * dim, depth=1)
         with torch.no_grad():  # start from the interpolated level, with a spread of about .3
             last = self.readout[-1]
@@ -100,27 +148,22 @@ class StableSDE(Model):
             last.bias.zero_()
             last.bias[dim:] = -1.0
 
-    def dynamics(self) -> Dynamics:
-        """The equation of z: functions of (t, z, c, sigma(t)), the last two computed beforehand."""
+    def step(self) -> Step:
+        """One step of z, by the scheme that fits; its functions see (t, z, c, sigma(t))."""
 
-        def bounded(t: Tensor, z: Tensor, c: Tensor, s: Tensor) -> Tensor:
-            return torch.tanh(self.drift(c + self.state(z)))
+        def r(t: Tensor, z: Tensor, c: Tensor, *s: Tensor) -> Tensor:
+            return self.drift(c + self.state(z))  # type: ignore[no-any-return]
 
-        def sigma(t: Tensor, c: Tensor, s: Tensor) -> Tensor:
-            return s
+        def g(t: Tensor, z: Tensor, c: Tensor) -> Tensor:
+            return softplus(self.diffusion(torch.cat([z, c], -1)) - 2.0)
 
-        kappa = softplus(self.kappa)
-        if self.kind == "langevin":
-            return Langevin(kappa, bounded, sigma, self.noise_kind)
-        if self.kind == "linear_noise":
-            return LinearNoise(
-                lambda t, z, *u: bounded(t, z, *u) - kappa * z, sigma, self.noise_kind
-            )
-
-        def growth(t: Tensor, z: Tensor, *u: Tensor) -> Tensor:
-            return kappa * (2 * bounded(t, z, *u) - z.log())
-
-        return Geometric(growth, sigma, self.noise_kind)
+        if self.kind == "ode":
+            return runge_kutta4(r)
+        if self.kind == "neural":
+            return euler(SDE(r, g, self.noise_kind))
+        if self.stable:
+            return STABLE[self.kind](r, softplus(self.kappa), self.noise_kind)
+        return PAPER[self.kind](r, self.noise_kind)
 
     def predict(self, given: Paths, at: Tensor, n: int) -> Law:
         """n latent paths and the laws of the values they show at times (B, T)."""
@@ -145,16 +188,16 @@ class StableSDE(Model):
         )
         interval = torch.arange(len(count), device=c.device).repeat_interleave(count)
         control = self.control(c).transpose(0, 1)[interval]  # (N, B, H)
-        sigma = self._sigma(steps.t - begin[:, None].to(steps.t.dtype))
+        controls = [control]
+        if self.kind not in ("neural", "ode"):
+            controls.append(self._sigma(steps.t - begin[:, None].to(steps.t.dtype)))
         z0 = torch.tanh(self.start(c[:, 0]))  # (B, H)
         if self.kind == "geometric":
             z0 = z0.exp()  # of one sign, and away from zero, where it would stay
         z0 = z0.repeat(n, 1)
-        sde = self.dynamics()
         many = Grid(steps.t.repeat(1, n, 1), steps.h.repeat(1, n, 1), steps.stops)
         noise = increments(many, z0 if self.noise_kind == "diagonal" else z0[:, :1])
-        controls = control.repeat(1, n, 1), sigma.repeat(1, n, 1)
-        z = solve(SCHEME[type(sde)](sde), z0, many, noise, controls)
+        z = solve(self.step(), z0, many, noise, tuple(u.repeat(1, n, 1) for u in controls))
         return require_finite(z, many).view(n, len(c), len(many.stops), self.hidden)
 
     def _sigma(self, elapsed: Tensor) -> Tensor:
