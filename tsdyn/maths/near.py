@@ -56,11 +56,8 @@ def near(t: Tensor, x: Tensor, mask: Tensor, at: Tensor, k: int = 1) -> Near:
 
 def near_each(t: Tensor, x: Tensor, mask: Tensor, at: Tensor, k: int = 1) -> Near:
     """As `near`, with query times (B, Q, D) of their own for every channel."""
-    order = (~mask).mT.to(torch.int8).sort(dim=-1, stable=True).indices  # (B, D, T): observed first
+    times, values, real = packed(t, x, mask)
     count = mask.sum(1)[..., None]  # (B, D, 1)
-    real = torch.arange(t.shape[1], device=t.device) < count
-    times = t[:, None].expand(-1, x.shape[-1], -1).gather(-1, order)  # (B, D, T)
-    values = x.mT.gather(-1, order).where(real, 0.0)
     queries = at.mT.contiguous()  # (B, D, Q)
     split = torch.searchsorted(times.where(real, torch.inf), queries, right=True)[..., None]
     steps = torch.arange(k, device=t.device)
@@ -72,6 +69,18 @@ def near_each(t: Tensor, x: Tensor, mask: Tensor, at: Tensor, k: int = 1) -> Nea
         gap = (queries[..., None] - times.gather(-1, flat).view(index.shape)).where(has, 0.0)
         sides.append([f.transpose(1, 2) for f in (value, gap.abs().to(x.dtype), has)])
     return Near(*sides[0], *sides[1])
+
+
+def packed(t: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Times, values and existence of what each channel observed, moved to the front: (B, D, T) each.
+
+    The order in time is kept. Values that do not exist are zero; their times are left over and mean
+    nothing.
+    """
+    order = (~mask).mT.to(torch.int8).sort(dim=-1, stable=True).indices  # (B, D, T): observed first
+    real = torch.arange(t.shape[1], device=t.device) < mask.sum(1)[..., None]
+    times = t[:, None].expand(-1, x.shape[-1], -1).gather(-1, order)
+    return times, x.mT.gather(-1, order).where(real, 0.0), real
 
 
 def interpolate(t: Tensor, x: Tensor, mask: Tensor, at: Tensor) -> Tensor:

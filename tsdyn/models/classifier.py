@@ -1,0 +1,137 @@
+"""Which class a series belongs to.
+
+[1] Kidger, Morrill, Foster & Lyons. Neural controlled differential equations for irregular time
+    series. NeurIPS 2020.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from ..batch import Paths, compact
+from ..data.tasks import Labels
+from ..nets import mlp
+from .base import Model, require_fitted
+from .neural_cde import CDEEncoder
+
+
+class GRUEncoder(nn.Module):
+    """h_i = GRU(h_{i-1}, (x_i, observed_i, log(1 + t_i - t_{i-1}))): the plain recurrent encoder.
+
+    Unobserved values enter as zero. Rows without any observation are skipped.
+
+    Args:
+        dim: coordinates of the series, D.
+        hidden: size of the state, H.
+        layers: recurrent layers, one above the other.
+    """
+
+    def __init__(self, dim: int, hidden: int = 32, layers: int = 1):
+        super().__init__()
+        self.hidden = hidden
+        self.cells = nn.GRU(2 * dim + 1, hidden, layers, batch_first=True)
+
+    def forward(self, given: Paths) -> Tensor:
+        """The state after the last observed row of each series: (B, H)."""
+        given = compact(given)
+        x = given.x.where(given.mask, 0.0)
+        gap = given.t.diff(dim=1, prepend=given.t[:, :1]).to(x.dtype)
+        rows = torch.cat([x, given.mask.to(x.dtype), torch.log1p(gap)[..., None]], -1)
+        count = given.mask.any(-1).sum(1).clamp(min=1).cpu()
+        packed = pack_padded_sequence(rows, count, batch_first=True, enforce_sorted=False)
+        state: Tensor = self.cells(packed)[1][-1]
+        return state
+
+
+ENCODERS: dict[str, Any] = {"cde": CDEEncoder, "gru": GRUEncoder}  # (dim, hidden, **options)
+
+
+class Classifier(Model):
+    """P(y | x) = softmax(W z + b), z the last state of an encoder of the series  [1]
+
+    The loss is the cross-entropy in nats per label; who knows nothing scores log(classes). Coordinates
+    are standardised, and time is counted in median gaps, by what the first epoch shows: it needs no
+    `Scaled`. Covariates go to the encoder as they are.
+
+    Args:
+        dim: coordinates of the series, D.
+        classes: how many there are.
+        encoder: "cde" (a `CDEEncoder`) or "gru" (a `GRUEncoder`).
+        hidden: size of the state of the encoder, H.
+        weights: how much a label of each class counts in the loss; "balanced" lets each class count as
+            much as any other, and a label 1 on average; None counts every label once.
+        options: further arguments of the encoder, by name.
+    """
+
+    mean: Tensor
+    std: Tensor
+    unit: Tensor
+    weight: Tensor
+    fitted: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        encoder: Literal["cde", "gru"] = "cde",
+        hidden: int = 32,
+        weights: Sequence[float] | Literal["balanced"] | None = None,
+        options: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.classes, self.balanced = classes, weights == "balanced"
+        fixed = None if weights is None or isinstance(weights, str) else [float(w) for w in weights]
+        if fixed is not None and len(fixed) != classes:
+            raise ValueError(f"{len(fixed)} weights for {classes} classes: give one for each.")
+        self.encoder = ENCODERS[encoder](dim, hidden, **(options or {}))
+        self.head = mlp(hidden, hidden, classes, depth=1)
+        self.register_buffer("weight", torch.tensor(fixed or [1.0] * classes))
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("unit", torch.ones((), dtype=torch.float64))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    def logits(self, given: Paths) -> Tensor:
+        """log P(y | x) up to a constant: (B, classes)."""
+        require_fitted(self.fitted, "Classifier")
+        t = ((given.t - given.t[:, :1]) / self.unit).to(self.mean.dtype)
+        inside = given._replace(t=t, x=(given.x - self.mean) / self.std)
+        return self.head(self.encoder(inside))  # type: ignore[no-any-return]
+
+    def probabilities(self, given: Paths) -> Tensor:
+        """P(y | x): (B, classes)."""
+        return self.logits(given).softmax(-1)
+
+    def loss(self, given: Paths, want: Labels) -> Tensor:
+        y = want.y.long()
+        nats = cross_entropy(self.logits(given), y, reduction="none")
+        return (self.weight[y] * nats).mean()
+
+    def sample(self, given: Paths, at: Tensor, n: int) -> Tensor:
+        """n draws of the number of the class of each series: (n, B). A class has no time: `at` is not read."""
+        return torch.multinomial(self.probabilities(given), n, replacement=True).T
+
+    def on_epoch(self, epoch: int, train: tuple[Paths, Labels]) -> None:
+        if not self.fitted:
+            self._fit(*train)
+
+    def _fit(self, given: Paths, want: Labels) -> None:
+        """Moments of the coordinates, the median gap, and how frequent each class is."""
+        rows = compact(given)
+        seen = rows.x.double().where(rows.mask, torch.nan)
+        mean = seen.nanmean((0, 1)).nan_to_num()  # zero for a channel never seen
+        std = (seen - mean).square().nanmean((0, 1)).sqrt().nan_to_num()
+        self.mean.copy_(mean)
+        self.std.copy_(std.where(std > 1e-7 * mean.abs().clamp(min=1e-30), 1.0))
+        gaps = rows.t.double().diff(dim=1)
+        if bool((gaps > 0).any()):
+            self.unit.copy_(gaps[gaps > 0].median())
+        if self.balanced:
+            count = torch.bincount(want.y.long(), minlength=self.classes)
+            present = (count > 0).sum()
+            self.weight.copy_(len(want.y) / (present * count.clamp(min=1)))
+        self.fitted.fill_(True)
