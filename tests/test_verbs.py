@@ -66,7 +66,7 @@ def test_version_and_help(capsys):
         ),
         (
             ["simulate", "lorenz", "--start", "1"],
-            "error: TSD-X01: --start got 1 values. Wanted: 3, one per channel.\n",
+            "error: TSD-X01: --start got 1 value. Wanted: 3, one per channel.\n",
         ),
         (
             ["forecast", "co2", "--horizon", "3", "--model", "no.ckpt"],

@@ -101,6 +101,10 @@ def _writing(parser: argparse.ArgumentParser, plot: bool = True) -> None:
         parser.add_argument("--plot", metavar="FILE", help="write a picture, .png, .pdf or .svg")
 
 
+def _scores(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the scores, .csv or .parquet")
+
+
 def _forecast(parser: argparse.ArgumentParser) -> None:
     _asking(parser)
     parser.add_argument(
@@ -138,7 +142,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--missing", type=float, help="instead: hide this share of the rows and impute them"
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the scores, .csv or .parquet")
+    _scores(parser)
 
 
 def _backtest(parser: argparse.ArgumentParser) -> None:
@@ -154,7 +158,7 @@ def _backtest(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fit again at every cut-off; default: once before the first",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the scores, .csv or .parquet")
+    _scores(parser)
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:

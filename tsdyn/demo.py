@@ -120,4 +120,5 @@ def draw(
 
 
 def say(text: str) -> None:
+    """To the person, on standard error; tables go to standard output."""
     print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """How good is a model? The kind of thing wanted decides how it is scored; baselines stand beside it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ def _(want: Snapshots, model: Model, given: Any, n: int = 512) -> dict[str, Tens
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Scores by model. `str` is a Markdown table; lower is better except for coverage, to be near its level.
+    """Scores by model. `str` is a Markdown table; lower is better, except that coverage should be near its level.
 
     Args:
         rows: name of a model -> name of a score -> value, in the units of the data.
@@ -85,13 +85,17 @@ class Report:
 
     def __str__(self) -> str:
         names = list(next(iter(self.rows.values())))
-        lines = [["model", *names], ["---"] * (len(names) + 1)]
-        lines += [[m, *(f"{r[k]:.4g}" for k in names)] for m, r in self.rows.items()]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(names) + 1)]
-        table = [
-            "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths)) + " |" for line in lines
-        ]
-        return "\n".join([*table, f"{self.count} values, {self.samples} draws"])
+        rows = [[m, *(f"{r[k]:.4g}" for k in names)] for m, r in self.rows.items()]
+        table = markdown(["model", *names], rows)
+        return f"{table}\n{self.count} values, {self.samples} draws"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, every column as wide as its widest cell."""
+    lines = [header, ["---"] * len(header), *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths)] for line in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
 
 
 def score_draws(samples: Tensor, want: Paths) -> dict[str, float]:

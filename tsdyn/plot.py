@@ -89,60 +89,29 @@ def _panel(
 ) -> None:
     asked = answer.mask[0, :, d]
     times = _times(answer.t[0][asked], answer.names)
-    low_high = {level: answer.interval(level) for level in sorted(intervals, reverse=True)}
     # An imputation has holes between what is known: bands would join them, so each hole is a bar.
     single = answer.kind == "imputation"
-    for i, (level, (low, high)) in enumerate(low_high.items()):
-        a, b = low[0, asked, d].numpy(), high[0, asked, d].numpy()
-        alpha = 0.18 + 0.22 * i
+    for i, level in enumerate(sorted(intervals, reverse=True)):
+        low, high = (bound[0, asked, d].numpy() for bound in answer.interval(level))
+        alpha, label = 0.18 + 0.22 * i, f"{level:.0%} interval"
         if single:
-            ax.vlines(
-                times,
-                a,
-                b,
-                color=BAND,
-                alpha=min(alpha + 0.2, 1),
-                linewidth=1.5 + 1.5 * i,
-                label=f"{level:.0%} interval",
-                zorder=3,
-            )
+            bars = ax.vlines(times, low, high, color=BAND, label=label, zorder=3)
+            bars.set(alpha=min(alpha + 0.2, 1), linewidth=1.5 + 1.5 * i)
         else:
-            ax.fill_between(
-                times, a, b, color=BAND, alpha=alpha, linewidth=0, label=f"{level:.0%} interval"
-            )
+            ax.fill_between(times, low, high, color=BAND, label=label, alpha=alpha, linewidth=0)
     for k in range(min(paths, len(answer.samples))):
         ax.plot(times, answer.samples[k, 0, asked, d], color=BAND, alpha=0.5, linewidth=0.5)
     if history is not None:
         seen = history.mask[0, :, d].nonzero()[:, 0][-(last or 10**9) :]
-        ax.plot(
-            _times(history.t[0, seen], answer.names),
-            history.x[0, seen, d],
-            ".",
-            color=SEEN,
-            markersize=2.5,
-            label="observed",
-        )
+        known = _times(history.t[0, seen], answer.names), history.x[0, seen, d]
+        ax.plot(*known, ".", color=SEEN, markersize=2.5, label="observed")
     if truth is not None:
         held = truth.mask[0, :, d]
-        ax.plot(
-            _times(truth.t[0, held], answer.names),
-            truth.x[0, held, d],
-            ".",
-            color=TRUTH,
-            markersize=3,
-            label="held out",
-        )
+        came = _times(truth.t[0, held], answer.names), truth.x[0, held, d]
+        ax.plot(*came, ".", color=TRUTH, markersize=3, label="held out")
     median = answer.median()[0, asked, d].numpy()
-    ax.plot(
-        times,
-        median,
-        "o" if single else "-",
-        color=INK,
-        markersize=2.5,
-        linewidth=1.2,
-        label="median",
-        zorder=4,
-    )
+    mark = "o" if single else "-"
+    ax.plot(times, median, mark, color=INK, label="median", markersize=2.5, linewidth=1.2, zorder=4)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8)
 

@@ -169,7 +169,7 @@ def _known_channels(model: Model, paths: Paths) -> Paths:
     if dim is not None and dim != paths.x.shape[-1]:
         raise DataError(
             "D13",
-            f"{paths.x.shape[-1]} channels came",
+            f"the number of channels is {paths.x.shape[-1]}",
             f"the {dim} that the model was made for",
             "Select the channels when reading the table",
         )

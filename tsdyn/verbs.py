@@ -298,10 +298,10 @@ def _show(scores: Report, output: str | None) -> None:
 
 
 def _require_width(start: torch.Tensor, dim: int) -> None:
-    if start.shape[-1] != dim:
-        raise ConfigError(
-            "X01", f"--start got {start.shape[-1]} values", f"{dim}, one per channel", ""
-        )
+    came = start.shape[-1]
+    if came != dim:
+        values = "1 value" if came == 1 else f"{came} values"
+        raise ConfigError("X01", f"--start got {values}", f"{dim}, one per channel", "")
 
 
 def _models() -> list[tuple[str, str]]:
@@ -328,7 +328,7 @@ def _configs() -> list[Path]:
 
 
 def _first_line(cls: type) -> str:
-    return (cls.__doc__ or "").strip().splitlines()[0]
+    return next(iter((cls.__doc__ or "").strip().splitlines()), "")
 
 
 logging.getLogger("tsdyn").addHandler(logging.StreamHandler(sys.stderr))

@@ -556,3 +556,18 @@ def test_values_far_from_zero_that_stay_distinct_are_fine():
 def test_missing_values_are_no_large_integers():
     column = pd.array([1, None, 3, 4, 5], dtype="Int64")
     assert read(table(y=column)).mask[0, :, 0].tolist() == [True, False, True]
+
+
+def test_one_row_is_singular():
+    with pytest.raises(TsdynError, match="D06: 1 row repeats a time of their series: row 1"):
+        read(table(time=[0.0, 0.0, 1.0, 0.0, 4.0]))
+
+
+@pytest.mark.parametrize("layout", [frames.from_long, frames.from_melted])
+def test_a_misspelt_argument_is_not_swallowed(layout):
+    melted = TABLE.melt(["series_id", "time"], var_name="channel").dropna()
+    source = TABLE if layout is frames.from_long else melted
+    with pytest.raises(
+        TsdynError, match=r"X01: There is no argument `on_duplicates`\. Did you mean"
+    ):
+        layout(source, on_duplicates="mean")

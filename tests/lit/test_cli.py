@@ -122,6 +122,13 @@ def test_last_is_the_newest_state_of_that_name(trained, at_home, capsys, monkeyp
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
 
 
+def test_last_is_looked_for_where_the_configuration_sends_runs(at_home):
+    config = CONFIG | {"trainer": CONFIG["trainer"] | {"default_root_dir": "elsewhere"}}
+    (at_home / "away.yaml").write_text(yaml.safe_dump(config))
+    assert main(["fit", "-c", "away.yaml"]) == 0
+    assert main(["test", "-c", "away.yaml", "--ckpt_path", "last"]) == 0
+
+
 @pytest.mark.parametrize(
     "argv,said",
     [
@@ -234,6 +241,31 @@ def test_untrained_models_are_not_judged(capsys, at_home):
     assert not (at_home / "runs").exists()
     baseline = ["--model.model", "tsdyn.models.baselines.LastValue"]
     assert main(["validate", "-c", "toy.yaml", *baseline]) == 0
+
+
+def test_scores_are_a_table(trained, capsys):
+    last = str(trained / "checkpoints" / "last.ckpt")
+    argv = ["validate", "-c", "toy.yaml", "--ckpt_path", last]
+    assert main(argv) == 0
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert header.split("|")[1].strip() == "score"
+    names = [row.split("|")[1].strip() for row in rows]
+    assert names == ["val/coverage_90", "val/crps", "val/loss", "val/mse"]
+    (best,) = (f.stem for f in (trained / "checkpoints").iterdir() if f.stem.startswith("001"))
+    shown = float(rows[2].split("|")[2])
+    assert shown == pytest.approx(float(best[4:]), rel=1e-3)
+    assert main([*argv, "--verbose", "false"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_closed_form_takes_one_epoch_and_says_so(at_home, capsys):
+    baseline = ["--model.model", "tsdyn.models.baselines.LastValue"]
+    assert main(["fit", "-c", "toy.yaml", *baseline]) == 0
+    assert "closed form: one epoch" in capsys.readouterr().err
+    (last,) = at_home.glob("runs/toy/*/checkpoints/last.ckpt")
+    assert torch.load(last, weights_only=True)["epoch"] == 0
+    assert main(["fit", "-c", "toy.yaml", *baseline, "--trainer.max_epochs", "1"]) == 0
+    assert "closed form" not in capsys.readouterr().err
 
 
 def test_numbers_that_break_exit_with_1_and_name_the_series(capsys, at_home):

@@ -9,7 +9,8 @@ from tsdyn.batch import Entries, Names, Paths, Snapshots, take
 from tsdyn.data.split import BySeries, ByTime, Parts
 from tsdyn.data.tasks import Forecasting, Imputation
 from tsdyn.errors import DataError
-from tsdyn.lit.data import Ahead, LitData, observed
+from tsdyn.lit.data import Ahead, LitData
+from tsdyn.lit.kinds import observed
 from tsdyn.lit.sampler import Batches, seed_of
 
 

@@ -253,11 +253,15 @@ def _not_a_number(text: str, where: str, wanted: str) -> DataError:
     return DataError("D03", f"{where}: `{text[:40]}` is no value", wanted, "Correct that line")
 
 
+def _utc(stamp: datetime) -> datetime:
+    return stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=UTC)
+
+
 def _time(text: str, where: str) -> tuple[float, bool]:
     """A time as a number, and if it was a date. Dates without a zone are read as UTC."""
     readings: tuple[Callable[[str], tuple[float, bool]], ...] = (
         lambda s: (float(s), False),
-        lambda s: (datetime.fromisoformat(s).replace(tzinfo=UTC).timestamp(), True),
+        lambda s: (_utc(datetime.fromisoformat(s)).timestamp(), True),
     )
     for read in readings:
         try:

@@ -54,6 +54,7 @@ def require_observed(paths: Paths) -> None:
 
 
 def empty_channels(paths: Paths) -> tuple[str, ...]:
+    """Names of the channels without an observation in any series."""
     seen = paths.mask.flatten(0, 1).any(0)
     return tuple(
         name for name, some in zip(default_names(paths).channels, seen.tolist()) if not some

@@ -31,7 +31,7 @@ SLASHED = r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})(.*)"  # 01/02/2024: a day or a m
 WRITE_ISO = "Write times as 2024-03-01 or 2024-03-01T12:00:00, or as numbers"
 
 
-def row(i: int) -> str:
+def _row(i: int) -> str:
     return f"row {i}"
 
 
@@ -48,7 +48,7 @@ def parse_times(
     name: str = "time",
     day_first: bool | None = None,
     zone: str | None = None,
-    place: Place = row,
+    place: Place = _row,
 ) -> tuple[NDArray[np.float64], Clock]:
     """A column of times (N,) as float64, and how it was written.
 

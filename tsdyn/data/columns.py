@@ -138,6 +138,7 @@ def there(frame: pd.DataFrame, name: str) -> str:
 
 
 def series_column(frame: pd.DataFrame, series: str | None) -> str | None:
+    """The column asked for (D02 if there is none), or the first of a usual name, or None."""
     return find(frame, SERIES) if series is None else there(frame, series)
 
 
@@ -198,6 +199,7 @@ def masked(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def several(names: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or many, as a tuple of text."""
     return (names,) if isinstance(names, str) else tuple(str(name) for name in names)
 
 
@@ -234,6 +236,7 @@ def identifier(key: Any) -> str | int:
 
 
 def times_of(column: Column, place: Place, how: How) -> tuple[NDArray[np.float64], Clock]:
+    """Times (N,) in float64 and how they were written; `parse_times` with the choices of `how`."""
     return parse_times(
         column,
         name=str(column.name or TIME[0]),

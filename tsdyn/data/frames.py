@@ -27,7 +27,8 @@ from .checks import (
 from .clock import Place, parse_times, spots
 from .columns import SERIES, as_frame, find, lift, named, several, there, time_column
 from .draws import draws_to_frame, index_columns, read_draws, write_draws, write_table
-from .layouts import from_long, from_melted, from_wide, read
+from .layouts import from_long, from_melted, from_wide
+from .reading import read
 from .report import Report, report
 from .times import duration, times_from_user, times_to_user
 from .values import narrow, number

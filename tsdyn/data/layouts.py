@@ -1,25 +1,22 @@
-"""Tables as people keep them -> `Paths`: long, melted, wide, arrays, and `read`, which tells them apart.
+"""Tables as people keep them -> `Paths`: long, melted and wide.
 
 Which column was taken as what is logged. The caller's table is never changed.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Unpack
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
-from ..batch import Paths
-from ..errors import ConfigError, DataError, first
-from .arrays import from_arrays, unpack
+from ..batch import Clock, Paths
+from ..errors import DataError, first
 from .clock import Column, Place, spots
 from .columns import (
     CHANNEL,
     TIME,
     VALUE,
-    as_frame,
     find,
     identifier,
     is_text,
@@ -34,98 +31,12 @@ from .columns import (
     time_column,
     times_of,
 )
-from .table import How, Integers, Table, assemble, choice, no_rows
+from .table import How, Integers, Table, assemble, choice, no_rows, repeats
 from .values import Floats, number
 
 log = logging.getLogger("tsdyn")
 
 Several = str | Sequence[str]
-
-
-def read(
-    source: Any,
-    *,
-    series: str | None = None,
-    time: str | None = None,
-    channels: Several | None = None,
-    covariates: Several = (),
-    static: Several = (),
-    label: str | None = None,
-    weight: str | None = None,
-    times: Any = None,
-    classes: Sequence[str] | None = None,
-    on_duplicate: Literal["error", "mean", "first", "last"] = "error",
-    on_unsorted: Literal["sort", "error"] = "sort",
-    day_first: bool | None = None,
-    zone: str | None = None,
-) -> Paths:
-    """Observations of any layout -> `Paths`; rows without an observation are kept.
-
-    Series come in order of first appearance, t is float64 in the user's own unit (seconds since 1970
-    for dates), x is float32.
-
-    Args:
-        source: a .csv or .parquet file; a long frame (`series_id, time, <channels>`), a melted one
-            (`series_id, time, channel, value`), a wide one (times in the index; columns are channels,
-            or pairs of series and channel); anything with `to_pandas()`; an array
-            (series, steps, channels) with NaN where nothing was observed; or a mapping with the
-            arrays "X" and perhaps "times".
-        series: column that tells the series apart; None looks for a usual name, or takes all rows as
-            one series.
-        time: column of times; None looks for a usual name, then for the only column of dates.
-        channels: columns that are observed; None takes every other column of numbers.
-        covariates: columns known at every row, also ahead of time.
-        static: columns with one value per series.
-        label: column with the class of each series.
-        weight: column with how much each series counts.
-        times: for arrays, (steps,) or (series, steps); None counts the steps.
-        classes: what the labels may be, in the order of their numbers; None takes those that occur.
-        on_duplicate: rows of one series at one time are an error, or become their mean, or the first
-            or last value of each channel that is not missing.
-        on_unsorted: rows out of order are sorted, or are an error.
-        day_first: whether 01/02/2024 is the first of February; None refuses such text.
-        zone: time zone of text with several offsets, or with none.
-
-    Raises:
-        DataError: with one of the codes D01 to D09, D13, D14, D15, D21.
-    """
-    how = How(
-        on_duplicate=on_duplicate,
-        on_unsorted=on_unsorted,
-        day_first=day_first,
-        zone=zone,
-        classes=classes,
-    )
-    columns: dict[str, Any] = {
-        "series": series,
-        "time": time,
-        "covariates": covariates,
-        "static": static,
-        "label": label,
-        "weight": weight,
-    }
-    if isinstance(source, Mapping):
-        source, times = unpack(source, times)
-    if isinstance(source, Tensor | np.ndarray):
-        _unused("an array", "from_arrays", columns)
-        return from_arrays(source, times, channels=channels, **how)
-    frame = as_frame(source)
-    _unused("a table", "from_arrays", {"times": times})
-    if frame.columns.nlevels > 1:
-        _unused("a table with two rows of headers", "from_long", columns)
-        return from_wide(frame, channels=channels, **how)
-    if channels is None and _is_melted(frame, time):
-        return from_melted(frame, **columns, **how)
-    return from_long(frame, channels=channels, **columns, **how)
-
-
-def _unused(source: str, instead: str, given: Mapping[str, Any]) -> None:
-    """X01 for an argument that this layout has no use for."""
-    named = [name for name, value in given.items() if value is not None and not value == ()]
-    if named:
-        raise ConfigError(
-            "X01", f"{source} has no use for {named[0]}=", "", f"Leave it out, or see {instead}"
-        )
 
 
 def from_long(
@@ -141,24 +52,16 @@ def from_long(
     **how: Unpack[How],
 ) -> Paths:
     """One row per series and time, one column per channel; arguments as in `read`."""
-    frame = named(lift(frame, series, time))
-    covariates, static = several(covariates), several(static)
-    series = series_column(frame, series)
-    time = time_column(frame, series, time)
-    codes, ids, place = series_of(frame, series)
-    t, clock = times_of(frame[time], place, how)
-    facts = {time, *covariates, *static, *filter(None, (series, label, weight))}
+    rows = _rows(frame, series, time, how)
     if channels is None:
-        frame = masked(frame)
-        rest = [c for c in frame.columns if c not in facts]
-        left = [c for c in rest if is_text(frame[c])]
-        channels = [c for c in rest if c not in left]
-        if left:
-            log.warning("left out columns that hold no numbers: %s", first(left))
+        roles = {rows.series, rows.time, *several(covariates), *several(static), label, weight}
+        rows = rows._replace(frame=masked(rows.frame))
+        channels = _numeric([c for c in rows.frame.columns if c not in roles], rows.frame)
     channels = several(channels)
-    for name in (*channels, *covariates, *static, *filter(None, (label, weight))):
-        there(frame, name)
-    if not channels:
+    frame = rows.frame
+    columns = {c: frame[there(frame, c)] for c in channels}
+    facts = _facts(frame, covariates, static, label, weight)
+    if not columns:
         raise DataError(
             "D02",
             "no column is left to be a channel",
@@ -167,21 +70,27 @@ def from_long(
         )
     log.info(
         "%d series from %d rows: series=%s, time=%s (%s), channels=%s",
-        *(len(ids), len(frame), series or "one", time, clock.kind, ", ".join(channels)),
+        *(len(rows.ids), len(frame), rows.series or "one", rows.time, rows.clock.kind),
+        ", ".join(channels),
     )
     table = Table(
-        codes=codes,
-        series=ids,
-        t=t,
-        clock=clock,
+        codes=rows.codes,
+        series=rows.ids,
+        t=rows.t,
+        clock=rows.clock,
         rows=frame.index,
-        channels={c: frame[c] for c in channels},
-        covariates={c: frame[c] for c in covariates},
-        static={c: frame[c] for c in static},
-        label=frame[label] if label else None,
-        weight=frame[weight] if weight else None,
+        channels=columns,
+        **facts,
     )
     return assemble(table, how)
+
+
+def _numeric(names: Sequence[str], frame: pd.DataFrame) -> list[str]:
+    """The columns that may hold numbers; the others are logged."""
+    left = [name for name in names if is_text(frame[name])]
+    if left:
+        log.warning("left out columns that hold no numbers: %s", first(left))
+    return [name for name in names if name not in left]
 
 
 def from_melted(
@@ -202,38 +111,73 @@ def from_melted(
     Channels come in order of first appearance. A covariate stands in the first of the rows of a
     series and time, or in all of them.
     """
-    frame = named(lift(frame, series, time))
-    codes, ids, place = series_of(frame, series_column(frame, series))
-    t, clock = times_of(frame[time_column(frame, series, time)], place, how)
+    rows = _rows(frame, series, time, how)
+    frame, codes, t = rows.frame, rows.codes, rows.t
     channel = there(frame, channel or find(frame, CHANNEL) or CHANNEL[0])
     value = there(frame, value or find(frame, VALUE) or VALUE[0])
     kind, kinds = pd.factorize(frame[channel])
     present(kind, channel, frame.index)
-    numbers = number(value, frame[value], place, "column")
+    numbers = number(value, frame[value], rows.place, "column")
     moment, moments = pd.factorize(t)
     row, _ = pd.factorize(codes * len(moments) + moment)  # one of the rows of the result
-    numbers = _once(numbers, row * len(kinds) + kind, place, choice("on_duplicate", how))
+    keys = row * len(kinds) + kind
+    numbers = _once(numbers, keys, rows.place, choice("on_duplicate", how))
     start = ~pd.Series(row).duplicated().to_numpy()
     x = np.full((int(start.sum()), len(kinds)), np.nan)
     x[row, kind] = numbers
-
-    def column(name: str) -> Column:
-        return frame[there(frame, name)][start]
-
     table = Table(
         codes=codes[start],
-        series=ids,
+        series=rows.ids,
         t=t[start],
-        clock=clock,
+        clock=rows.clock,
         rows=frame.index[start],
         channels={str(name): pd.Series(x[:, i]) for i, name in enumerate(kinds)},
-        covariates={name: column(name) for name in several(covariates)},
-        static={name: column(name) for name in several(static)},
-        label=column(label) if label else None,
-        weight=column(weight) if weight else None,
+        **_facts(frame[start], covariates, static, label, weight),
     )
-    log.info("%d series, melted: channels=%s", len(ids), ", ".join(table.channels))
+    log.info("%d series, melted: channels=%s", len(rows.ids), ", ".join(table.channels))
     return assemble(table, how)
+
+
+class _Rows(NamedTuple):
+    """The rows of a frame: which series each belongs to, and when."""
+
+    frame: pd.DataFrame
+    series: str | None  # name of the column
+    time: str  # name of the column
+    codes: Integers  # (N,)
+    ids: tuple[str | int, ...]  # B
+    place: Place
+    t: Floats  # (N,)
+    clock: Clock
+
+
+def _rows(frame: pd.DataFrame, series: str | None, time: str | None, how: How) -> _Rows:
+    frame = named(lift(frame, series, time))
+    series = series_column(frame, series)
+    time = time_column(frame, series, time)
+    codes, ids, place = series_of(frame, series)
+    t, clock = times_of(frame[time], place, how)
+    return _Rows(frame, series, time, codes, ids, place, t, clock)
+
+
+def _facts(
+    frame: pd.DataFrame,
+    covariates: Several,
+    static: Several,
+    label: str | None,
+    weight: str | None,
+) -> dict[str, Any]:
+    """The columns that are no channels, as fields of a `Table`."""
+
+    def column(name: str) -> Column:
+        return frame[there(frame, name)]
+
+    return {
+        "covariates": {name: column(name) for name in several(covariates)},
+        "static": {name: column(name) for name in several(static)},
+        "label": column(label) if label else None,
+        "weight": column(weight) if weight else None,
+    }
 
 
 def _once(values: Floats, keys: Integers, place: Place, on_duplicate: str) -> Floats:
@@ -244,7 +188,7 @@ def _once(values: Floats, keys: Integers, place: Place, on_duplicate: str) -> Fl
     if on_duplicate == "error":
         raise DataError(
             "D06",
-            f"{twice.sum()} rows repeat a series, time and channel: {spots(twice, place)}",
+            f"{repeats(twice)} a series, time and channel: {spots(twice, place)}",
             "A channel of a series has one value per time",
             "Drop them, or pass on_duplicate='mean', 'first' or 'last'",
         )
@@ -302,9 +246,3 @@ def from_wide(frame: pd.DataFrame, *, channels: Several | None = None, **how: Un
     )
     log.info("%d series from a wide table: channels=%s", size, ", ".join(names))
     return assemble(table, how)
-
-
-def _is_melted(frame: pd.DataFrame, time: str | None) -> bool:
-    channel, value = find(frame, CHANNEL), find(frame, VALUE)
-    timed = time or find(frame, TIME) or any(str(n).lower() in TIME for n in frame.index.names)
-    return bool(channel and value and timed) and is_text(frame[channel])

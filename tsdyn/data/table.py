@@ -62,7 +62,9 @@ def assemble(table: Table, how: How) -> Paths:
 
     Raises:
         DataError: D01, D03, D05, D06, D07, D13, D14, D15, D21.
+        ConfigError: X01 for an option that `How` does not have.
     """
+    _require_known(how)
     on_duplicate = choice("on_duplicate", how)
     on_unsorted = choice("on_unsorted", how)
     codes, t = table.codes, table.t
@@ -91,7 +93,7 @@ def assemble(table: Table, how: How) -> Paths:
     if twice.any():
         if on_duplicate == "error":
             raise _repeated(twice, lambda i: place(order[i]))
-        log.info("%d rows repeat a time of their series: took their %s", twice.sum(), on_duplicate)
+        log.info("%s a time of their series: took their %s", repeats(twice), on_duplicate)
         codes, t, x, covariates = _merged(codes, t, x, covariates, on_duplicate)
 
     count = np.bincount(codes, minlength=size)  # (B,)
@@ -126,12 +128,20 @@ def assemble(table: Table, how: How) -> Paths:
 
 
 def no_rows(came: str) -> DataError:
+    """D01: nothing to read; `came` says what was empty."""
     return DataError(
         "D01",
         came,
         "At least one row of one series is needed",
         "Check the file, or the filter that made the table",
     )
+
+
+def _require_known(how: How) -> None:
+    unknown = [name for name in how if name not in How.__annotations__]
+    if unknown:
+        hint = did_you_mean(unknown[0], How.__annotations__)
+        raise ConfigError("X01", f"there is no argument `{unknown[0]}`", "", hint)
 
 
 CHOICES = {
@@ -141,6 +151,7 @@ CHOICES = {
 
 
 def choice(name: str, how: How) -> str:
+    """What `how` says under this name, else the default; X01 for a word it does not know."""
     known = CHOICES[name]
     chosen = str(how.get(name, known[0]))
     if chosen not in known:
@@ -259,10 +270,16 @@ def _order(codes: Integers, t: Floats, place: Place, on_unsorted: str) -> Intege
     return by_time
 
 
+def repeats(twice: NDArray[np.bool_]) -> str:
+    """`1 row repeats`, `2 rows repeat`: how many are marked."""
+    count = int(twice.sum())
+    return "1 row repeats" if count == 1 else f"{count} rows repeat"
+
+
 def _repeated(twice: NDArray[np.bool_], place: Place) -> DataError:
     return DataError(
         "D06",
-        f"{twice.sum()} rows repeat a time of their series: {spots(twice, place)}",
+        f"{repeats(twice)} a time of their series: {spots(twice, place)}",
         "A series has one row per time",
         "Drop them, name the column that tells the series apart with series=..., or pass "
         "on_duplicate='mean', 'first' or 'last'",

@@ -15,16 +15,9 @@ from torch import Tensor, nn
 from ..batch import Paths
 from ..errors import ModelError, first
 from .data import Batch
+from .signals import Stopped
 
 EXTREME = 1e6  # times the median size of a channel: beyond it a value is worth naming
-
-
-class Stopped(BaseException):
-    """Somebody sent SIGINT or SIGTERM. Not an error, so that no `except Exception` swallows it."""
-
-    def __init__(self, signum: int):
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
 
 
 class NonFiniteGuard(Callback):

@@ -7,53 +7,44 @@ and 143 stopped by SIGINT and SIGTERM.
 """
 
 import argparse
-import contextlib
 import datetime
-import importlib.metadata
 import importlib.util
-import itertools
 import os
 import shlex
-import signal
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    LightningCLI,
-)
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ..errors import CheckpointError, ConfigError, ModelError, TsdynError
+from ..evaluation import markdown
 from ..io import read_checkpoint
-from .callbacks import Checkpoints, NonFiniteGuard, SaveOnException, Stopped
+from .callbacks import Checkpoints, NonFiniteGuard, SaveOnException
 from .data import LitData
-from .module import LitModel
-from .parser import explain, register
+from .explain import explain
+from .known import register
+from .module import TRAINER, LitModel, learns
 from .quiet import quiet
 from .randomness import KeepRandomState
 from .record import Record, free, keep_older
+from .signals import Stopped, signals
 from .trust import trusted
+from .words import ROOT, RUNS, Words
 from .writer import ForecastWriter
 
-RUNS = "runs"
 BROKEN = ("TSD-M02", "TSD-M03")  # not the user's fault: the numbers
 
 
 def main(argv: list[str]) -> int:
     """Run one of the verbs; the exit code."""
     try:
-        with quiet(), _signals():
+        with quiet(), signals():
             Command(argv)
     except TsdynError as error:
         return _refused(error)
@@ -92,8 +83,7 @@ class Command(LightningCLI):
 
     def __init__(self, argv: list[str]):
         register()
-        self.argv = argv
-        self.files = [Path(f) for f in _values(argv, "--config", "-c")]
+        self.words = Words(argv)
         self.folder = Path()
         self.unnamed: list[str] = []  # of the checkpoint, but for the user to name
         super().__init__(
@@ -101,7 +91,12 @@ class Command(LightningCLI):
             LitData,
             save_config_callback=Record,
             save_config_kwargs={"command": shlex.join(["tsdyn", *argv])},
-            trainer_defaults=_trainer_defaults(),
+            trainer_defaults=TRAINER
+            | {
+                "log_every_n_steps": 10,
+                "enable_progress_bar": sys.stdout.isatty(),
+                "gradient_clip_val": 1.0,
+            },
             seed_everything_default=0,
             parser_kwargs={
                 "prog": "tsdyn",
@@ -123,7 +118,7 @@ class Command(LightningCLI):
         parser.add_argument(
             "--name",
             type=str | None,
-            help=f"The run goes to <trainer.default_root_dir, {RUNS}>/<name>/<time>. By default the "
+            help=f"The run goes to <{ROOT}, {RUNS}>/<name>/<time>. By default the "
             "name of the configuration file.",
         )
         parser.add_argument(
@@ -133,23 +128,20 @@ class Command(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        verb = next((a for a in self.argv if a in self._subcommand_parsers), "fit")
+        verb = next((word for word in self.words.argv if word in self._subcommand_parsers), "fit")
         own = self._subcommand_parsers[verb]
         options = [o for action in own._actions for o in action.option_strings]
+        path = self.words.checkpoint()
+        if path is not None:
+            self._defaults_of_checkpoint(path, own)
         try:
-            argv = self._with_checkpoint(own)
-            self.config = parser.parse_args(argv)
+            self.config = parser.parse_args(self.words.with_checkpoint(path))
         except argparse.ArgumentError as error:
-            raise explain(error, options, [str(f) for f in self.files], self.unnamed) from None
+            files = [str(file) for file in self.words.files]
+            raise explain(error, options, files, self.unnamed) from None
 
-    def _with_checkpoint(self, own: LightningArgumentParser) -> list[str]:
-        """The arguments with the checkpoint found; what it was trained with becomes the default."""
-        given = [*self._in_files("ckpt_path"), *_values(self.argv, "--ckpt_path")]
-        if not given or given[-1] in (None, "null"):
-            return self.argv
-        path = self._checkpoint(given[-1])
-        if path is None:
-            return [*_without(self.argv, "--ckpt_path"), "--ckpt_path", "null"]
+    def _defaults_of_checkpoint(self, path: Path, own: LightningArgumentParser) -> None:
+        """What the model was trained with becomes what is meant where no flag and no file speaks."""
         content = read_checkpoint(path)
         if "state_dict" not in content:
             raise CheckpointError(
@@ -161,50 +153,13 @@ class Command(LightningCLI):
         known = {action.dest for action in own._actions}
         defaults, self.unnamed = trusted(content.get("config", {}))
         own.set_defaults({key: value for key, value in defaults.items() if key in known})
-        return [*_without(self.argv, "--ckpt_path"), "--ckpt_path", str(path)]
-
-    def _in_files(self, key: str) -> list[Any]:
-        """The values of a key in the configuration files; those that cannot be read have none."""
-        values = []
-        for file in self.files:
-            with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
-                values.append(yaml.safe_load(file.read_text()).get(key))
-        return [value for value in values if value is not None]
-
-    def _checkpoint(self, given: str) -> Path | None:
-        """The file meant by a path, by `last` (of the runs of this name) or by `auto` (last, or none)."""
-        if given not in ("last", "auto"):
-            return Path(given)
-        runs = Path((_values(self.argv, "--trainer.default_root_dir") or [RUNS])[-1]) / self._name()
-        states = [
-            *runs.glob("*/checkpoints/last.ckpt"),
-            *runs.glob("*/checkpoints/interrupted.ckpt"),
-        ]
-        if states:
-            return max(states, key=lambda file: file.stat().st_mtime)
-        if given == "auto":
-            return None
-        raise CheckpointError(
-            "C01",
-            f"no run in {runs} has left a checkpoint",
-            "an earlier run to go on from",
-            "Leave out --ckpt_path, or use --ckpt_path auto to start where there is none",
-        )
-
-    def _name(self) -> str:
-        named = [*self._in_files("name"), *_values(self.argv, "--name")]
-        if named:
-            return str(named[-1])
-        if not self.files:
-            return "run"
-        return self.files[-1].stem
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would replace the user's flags by what the checkpoint says."""
 
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
-        options.name = options.name or self._name()
+        options.name = options.name or self.words.name()
         root = Path(options.trainer.default_root_dir or RUNS)
         began = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         home = Path(options.ckpt_path or "").parent.parent
@@ -219,17 +174,11 @@ class Command(LightningCLI):
         if _is_first() and not config.fast_dev_run:
             _require_writable(self.folder)
             keep_older(self.folder / "metrics.csv")  # CSVLogger would delete it
-        callbacks: list[Any] = [KeepRandomState(), NonFiniteGuard(), *_listed(config.callbacks)]
-        keeps = config.enable_checkpointing is not False and not config.fast_dev_run
-        if keeps and self.subcommand == "fit":
-            checkpoints = self.folder / "checkpoints"
-            callbacks += [
-                Checkpoints(checkpoints),
-                SaveOnException(checkpoints, self.resume_command, _say),
-            ]
-        if self.subcommand == "predict":
-            callbacks.append(ForecastWriter(self.output))
-        kwargs |= {"callbacks": callbacks, "default_root_dir": str(self.folder)}
+        if self.subcommand == "fit" and not learns(self.model.model):
+            kwargs["max_epochs"] = 1
+            if config.max_epochs != 1 and not config.fast_dev_run:
+                _say("the model is a closed form: one epoch, whatever trainer.max_epochs says")
+        kwargs |= {"callbacks": self.callbacks(config), "default_root_dir": str(self.folder)}
         if not config.fast_dev_run:
             kwargs["logger"] = self.loggers(config.logger)
         try:
@@ -237,6 +186,17 @@ class Command(LightningCLI):
         except (MisconfigurationException, ValueError) as error:
             raise ConfigError("X02", " ".join(str(error).split()), "", "") from None
         return trainer
+
+    def callbacks(self, config: Any) -> list[Any]:
+        """Ours around the user's: those that save come last."""
+        callbacks = [KeepRandomState(), NonFiniteGuard(), *_listed(config.callbacks)]
+        keeps = config.enable_checkpointing is not False and not config.fast_dev_run
+        if keeps and self.subcommand == "fit":
+            folder = self.folder / "checkpoints"
+            callbacks += [Checkpoints(folder), SaveOnException(folder, self.resume_command, _say)]
+        if self.subcommand == "predict":
+            callbacks.append(ForecastWriter(self.output))
+        return callbacks
 
     def loggers(self, chosen: Any) -> list[Logger] | bool:
         """What the user chose and always metrics.csv; without a choice TensorBoard's where installed."""
@@ -266,18 +226,34 @@ class Command(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         kwargs["weights_only"] = True
-        return kwargs | ({"return_predictions": False} if subcommand == "predict" else {})
+        if subcommand == "predict":
+            kwargs["return_predictions"] = False
+        if "verbose" in kwargs:
+            kwargs["verbose"] = False  # instead of Lightning's table, ours
+        return kwargs
 
     def require_weights(self) -> None:
         """M01 for a model with something to learn and nothing learned."""
-        learns = any(p.requires_grad for p in self.model.model.parameters())
-        if self.subcommand != "fit" and learns and not self.config[self.subcommand].ckpt_path:
+        given = self.subcommand == "fit" or self.config[self.subcommand].ckpt_path
+        if learns(self.model.model) and not given:
             raise ModelError(
                 "M01",
                 f"`tsdyn {self.subcommand}` of a model that was not trained",
                 "its weights",
                 "Give --ckpt_path <checkpoint>, or --ckpt_path last for the last run of this name",
             )
+
+    def after_validate(self) -> None:
+        self.show_scores()
+
+    def after_test(self) -> None:
+        self.show_scores()
+
+    def show_scores(self) -> None:
+        """A Markdown table on standard output, a row per score; none with --verbose false."""
+        if self.config[self.subcommand].verbose and _is_first():
+            scores = sorted(self.trainer.callback_metrics.items())
+            print(markdown(["score", "value"], [[k, f"{float(v):.4g}"] for k, v in scores]))
 
     def after_predict(self) -> None:
         _say(f"predictions are in {self.output}")
@@ -288,28 +264,6 @@ class Command(LightningCLI):
             score = checkpoints.best_model_score
             best = f"best val/loss {score:.4g} in " if score is not None else "state in "
             _say(f"{best}{checkpoints.best_model_path}")
-
-
-def _trainer_defaults() -> dict[str, Any]:
-    return {
-        "log_every_n_steps": 10,
-        "enable_progress_bar": sys.stdout.isatty(),
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,  # before the first epoch, closed forms have not been fitted
-        "gradient_clip_val": 1.0,
-        "inference_mode": False,  # scores may need gradients inside, as Langevin drifts do
-    }
-
-
-def _values(argv: list[str], *names: str) -> list[str]:
-    """The values of an option, before anything is parsed."""
-    follow = [b for a, b in itertools.pairwise(argv) if a in names]
-    return follow + [a.partition("=")[2] for a in argv if a.partition("=")[0] in names and "=" in a]
-
-
-def _without(argv: list[str], name: str) -> list[str]:
-    after = {i + 1 for i, a in enumerate(argv) if a == name}
-    return [a for i, a in enumerate(argv) if i not in after and a.partition("=")[0] != name]
 
 
 def _listed(value: Any) -> list[Any]:
@@ -339,21 +293,3 @@ def _is_first() -> bool:
 def _say(text: str) -> None:
     if _is_first():
         print(text, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Stopped`; in training `SaveOnException` listens instead."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Stopped(signum)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -7,18 +7,19 @@ import dataclasses
 import hashlib
 import signal
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..batch import Entries, Names, Paths, Snapshots, query, take, windows
+from ..batch import Names, Paths, query, windows
 from ..data.checks import require_learnable
 from ..data.split import BySeries, Pair, Parts, Split
 from ..data.tasks import Task, holes
 from ..errors import DataError, did_you_mean, first
+from .kinds import kind_of, observed
 from .sampler import Batches, Chosen, seed_of
 
 Question = Callable[[Paths], Paths]
@@ -90,7 +91,7 @@ class LitData(L.LightningDataModule):
         return self.task(self.train, _generator(self.seed, epoch))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        kind = _kind(self.train)
+        kind = kind_of(self.train)
         batches = self._batches(
             kind.count(self.train), kind.lengths(self.train) if self.buckets else None, shuffle=True
         )
@@ -160,7 +161,7 @@ class LitData(L.LightningDataModule):
         }
 
     def _judged(self, pair: Pair) -> DataLoader[Batch]:
-        return self._loader(_Slices(*pair), self._batches(_kind(pair[0]).questions(*pair)))
+        return self._loader(_Slices(*pair), self._batches(kind_of(pair[0]).questions(*pair)))
 
     def _batches(self, count: int, lengths: Tensor | None = None, shuffle: bool = False) -> Batches:
         trainer = self.trainer
@@ -203,14 +204,6 @@ class Ahead:
         return asked._replace(mask=torch.ones_like(asked.mask))
 
 
-def observed(want: Any) -> int:
-    """How many values a container holds: what its mean loss is a mean over."""
-    if "mask" in want._fields:
-        mask = want.mask
-        return int(mask.sum()) * (1 if mask.ndim == want.x.ndim else want.x.shape[-1])
-    return len(want[0])
-
-
 class _Cuts(Dataset[Batch]):
     """Some rows of the training set, cut by the task. The cut depends on (seed, epoch, rows) only."""
 
@@ -219,12 +212,12 @@ class _Cuts(Dataset[Batch]):
 
     def __getitem__(self, chosen: Chosen | int) -> Batch:
         chosen = _chosen(chosen)
-        taken = _kind(self.data).take(self.data, torch.tensor(chosen.rows))
+        taken = kind_of(self.data).take(self.data, torch.tensor(chosen.rows))
         given, want = self.task(taken, _generator(self.seed, chosen.epoch, *chosen.rows))
         return given, want, chosen
 
     def __len__(self) -> int:
-        return _kind(self.data).count(self.data)
+        return kind_of(self.data).count(self.data)
 
 
 class _Slices(Dataset[Batch]):
@@ -236,124 +229,10 @@ class _Slices(Dataset[Batch]):
     def __getitem__(self, chosen: Chosen | int) -> Batch:
         chosen = _chosen(chosen)
         rows = torch.tensor(chosen.rows)
-        return *_kind(self.given).slice(self.given, self.want, rows), chosen
+        return *kind_of(self.given).slice(self.given, self.want, rows), chosen
 
     def __len__(self) -> int:
-        return _kind(self.given).questions(self.given, self.want)
-
-
-class _Kind(Protocol):
-    """How one kind of container comes apart into rows."""
-
-    def count(self, data: Any) -> int:
-        """Rows to learn from."""
-
-    def lengths(self, data: Any) -> Tensor | None:
-        """(rows,) by which rows of similar size are put together."""
-
-    def take(self, data: Any, rows: Tensor) -> Any:
-        """The chosen rows."""
-
-    def questions(self, given: Any, want: Any) -> int:
-        """Rows of a pair that is already cut."""
-
-    def slice(self, given: Any, want: Any, rows: Tensor) -> Pair:
-        """The chosen rows of a pair that is already cut."""
-
-
-class _OfPaths:
-    """Rows are series; what is given and what is wanted belong together row by row."""
-
-    def count(self, data: Paths) -> int:
-        return len(data.t)
-
-    def lengths(self, data: Paths) -> Tensor:
-        return data.mask.any(-1).sum(1)
-
-    def take(self, data: Paths, rows: Tensor) -> Paths:
-        return take(data, rows)
-
-    def questions(self, given: Paths, want: Any) -> int:
-        return len(given.t)
-
-    def slice(self, given: Paths, want: Any, rows: Tensor) -> Pair:
-        wanted = take(want, rows) if isinstance(want, Paths) else _rows(want, rows)
-        return take(given, rows), wanted
-
-
-class _OfSnapshots:
-    """Rows are cells of the largest population; smaller ones come round again. Judged as a whole."""
-
-    def count(self, data: Snapshots) -> int:
-        return int(data.mask.sum(1).max())
-
-    def lengths(self, data: Snapshots) -> None:
-        return None
-
-    def take(self, data: Snapshots, rows: Tensor) -> Snapshots:
-        cells = data.mask.sum(1, keepdim=True).clamp(min=1)  # (K, 1)
-        real = (~data.mask).to(torch.int8).sort(dim=1, stable=True).indices
-        at = real.gather(1, rows[None] % cells)  # (K, rows)
-        return data._replace(
-            x=data.x.take_along_dim(at[..., None], 1),
-            mask=data.mask.gather(1, at),
-            weights=None if data.weights is None else data.weights.gather(1, at),
-        )
-
-    def questions(self, given: Any, want: Any) -> int:
-        return 1
-
-    def slice(self, given: Any, want: Any, rows: Tensor) -> Pair:
-        return given, want
-
-
-class _OfEntries:
-    """Rows are entries; all that is given helps with every entry that is wanted."""
-
-    def count(self, data: Entries) -> int:
-        return len(data.y)
-
-    def lengths(self, data: Entries) -> None:
-        return None
-
-    def take(self, data: Entries, rows: Tensor) -> Entries:
-        return cast(Entries, _rows(data, rows))
-
-    def questions(self, given: Entries, want: Any) -> int:
-        return len(want[0])
-
-    def slice(self, given: Entries, want: Any, rows: Tensor) -> Pair:
-        return given, _rows(want, rows)
-
-
-class _Whole:
-    """Any other container: all of it is one row."""
-
-    def count(self, data: Any) -> int:
-        return 1
-
-    def lengths(self, data: Any) -> None:
-        return None
-
-    def take(self, data: Any, rows: Tensor) -> Any:
-        return data
-
-    def questions(self, given: Any, want: Any) -> int:
-        return 1
-
-    def slice(self, given: Any, want: Any, rows: Tensor) -> Pair:
-        return given, want
-
-
-_KINDS: dict[type, _Kind] = {Paths: _OfPaths(), Snapshots: _OfSnapshots(), Entries: _OfEntries()}
-
-
-def _kind(data: Any) -> _Kind:
-    return _KINDS.get(type(data), _Whole())
-
-
-def _rows(data: Any, rows: Tensor) -> Any:
-    return data._replace(**{k: v[rows] for k, v in data._asdict().items() if isinstance(v, Tensor)})
+        return kind_of(self.given).questions(self.given, self.want)
 
 
 def _chosen(key: Chosen | int) -> Chosen:
@@ -380,5 +259,5 @@ def _whole(paths: Any, cut: Callable[[Any], Pair]) -> Parts:
 
 
 def _require_rows(data: Any) -> None:
-    if not _kind(data).count(data):
+    if not kind_of(data).count(data):
         raise DataError("D01", "the source gave no row", "at least one series", "Check data.source")

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..models.base import Model
 from .callbacks import Checkpoints, NonFiniteGuard
 from .data import LitData
-from .module import LitModel
+from .module import TRAINER, LitModel, learns
 from .quiet import quiet
 from .randomness import random_state, restore_random_state
 
@@ -73,33 +73,34 @@ def fit(
         raise ConfigError(
             "X01", "patience without a validation part", "a part that validates", "Set val=0.2"
         )
-    learns = any(p.requires_grad for p in model.parameters())
     split = BySeries(val, 0.0, seed=seed) if isinstance(val, float) else val or _everything
     data = LitData(lambda: paths, task, split, batch_size, window, stride, seed)
     module = LitModel(model, partial(torch.optim.Adam, lr=lr), seed=seed)
-    judged = val is not None and learns
     with quiet(".*"), _undisturbed(), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(seed)
         checkpoints = Checkpoints(folder or scratch, last=folder is not None)
         trainer = L.Trainer(
             accelerator=device,
             devices=1,
-            max_epochs=epochs if learns else 1,
+            max_epochs=epochs if learns(model) else 1,
             callbacks=[NonFiniteGuard(), *_stops(patience, max_seconds), checkpoints],
             default_root_dir=scratch,
             logger=False,
             enable_progress_bar=progress,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=1.0 if judged else 0,
+            limit_val_batches=1.0 if val is not None and learns(model) else 0,
             gradient_clip_val=gradient_clip or None,
-            inference_mode=False,
+            **TRAINER,
         )
         trainer.fit(module.train(), datamodule=data)
-        if checkpoints.monitor and checkpoints.best_model_path:
-            best = torch.load(checkpoints.best_model_path, map_location="cpu", weights_only=True)
-            module.load_state_dict(best["state_dict"])
+        _take_best(module, checkpoints)
     return model.cpu().eval()
+
+
+def _take_best(module: LitModel, checkpoints: Checkpoints) -> None:
+    """The weights of the best validation loss, if there was validation."""
+    if checkpoints.monitor and checkpoints.best_model_path:
+        best = torch.load(checkpoints.best_model_path, map_location="cpu", weights_only=True)
+        module.load_state_dict(best["state_dict"])
 
 
 def _stops(patience: int | None, max_seconds: float | None) -> list[Callback]:

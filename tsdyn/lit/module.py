@@ -13,8 +13,15 @@ from ..errors import ConfigError, did_you_mean
 from ..evaluation import scores
 from ..io import pack
 from ..models.base import Model
-from .data import Batch, LitData, observed
+from .data import Batch, LitData
+from .kinds import observed
 from .sampler import Chosen, seed_of
+
+TRAINER: dict[str, Any] = {  # what every Trainer of ours is told
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,  # before the first epoch, closed forms have not been fitted
+    "inference_mode": False,  # scores may need gradients inside, as Langevin drifts do
+}
 
 
 class Prediction(NamedTuple):
@@ -56,7 +63,7 @@ class LitModel(L.LightningModule):
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.interval, self.samples, self.seed = interval, samples, seed
         self.sums: dict[str, Tensor] = {}
-        if not any(p.requires_grad for p in model.parameters()):
+        if not learns(model):
             # Trainer, checkpoints and DDP count steps of an optimiser; this gives them one to count
             self.nothing = nn.Parameter(torch.zeros(()))
 
@@ -187,3 +194,8 @@ class LitModel(L.LightningModule):
     def _data(self) -> LitData:
         data: LitData = self.trainer.datamodule  # type: ignore[attr-defined]
         return data
+
+
+def learns(model: Model) -> bool:
+    """Whether gradients have something to do: without trainable parameters a model is a closed form."""
+    return any(p.requires_grad for p in model.parameters())

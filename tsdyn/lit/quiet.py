@@ -11,7 +11,7 @@ NOISE = (
     "|batch indices|Checkpoint directory|Experiment logs directory|logging interval|eval mode"
     "|Restor|Loaded model weights|Trainer already configured|`Trainer.fit` stopped|Seed set"
     "|sync_dist=True|tensorboardX|LOCAL_RANK|CUDA_VISIBLE|Starting with v|is not resumable"
-    "|callbacks used to create the checkpoint|Initializing distributed|distributed_backend|dirpath has changed"
+    "|Detected pickle protocol|callbacks used to create the checkpoint|Initializing distributed|distributed_backend|dirpath has changed"
 )
 
 

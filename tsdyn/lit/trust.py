@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..models.base import Model
-from .parser import below
+from .known import below
 
 TRUSTED = ("tsdyn.models.", "tsdyn.data.", "tsdyn.lit.data.", "torch.optim.")
 

@@ -100,6 +100,7 @@ def _widened(answer: Prediction, by: int) -> Prediction:
 
 
 def write_answer(path: Path, answer: Prediction, kind: str) -> None:
+    """To .parquet every draw with its kind ("forecast", "imputation"), else a table of mean and quantiles."""
     from ..data.frames import draws_to_frame, write_draws, write_table
 
     assert answer.names is not None  # `joined` gives every answer names

@@ -53,6 +53,28 @@ def solve_torchsde(
     """
     import torchsde
 
+    _require_one_clock(t, grid)
+    scheme = _scheme(method, adaptive)
+    if not len(grid.h):
+        return x0[:, None].expand(-1, len(t), -1)
+    ends = torch.cat([grid.t[:1, 0, 0].double(), t.double()]).cpu()
+    ts, where = torch.unique(ends, return_inverse=True)
+    dt = float(grid.h.max())
+    if noise is None:
+        size = (len(x0), 1 if sde.noise == "scalar" else x0.shape[1])
+        bm = _brownian(x0.new_empty(size), ts, dt, scheme, generator)
+    else:
+        bm = _Replay(grid, noise)
+    system = _System(plain(sde), "stratonovich" if scheme is heun else "ito", controls)
+    options: dict[str, Any] = {"adaptive": adaptive, "rtol": rtol, "atol": atol}
+    if adjoint:
+        options["adjoint_params"] = [*_trained(sde), *parameters]
+    integrate = torchsde.sdeint_adjoint if adjoint else torchsde.sdeint
+    states: Tensor = integrate(system, x0, ts, bm=bm, method=_NAMES[scheme], dt=dt, **options)
+    return states[where[1:]].transpose(0, 1)
+
+
+def _require_one_clock(t: Tensor, grid: Grid) -> None:
     if t.ndim != 1 or grid.h.shape[1] != 1:
         raise DataError(
             "D17",
@@ -60,6 +82,9 @@ def solve_torchsde(
             "one clock (T,) shared by all series, from one start",
             "Use our own solver (backend='own'), or solve the series one by one",
         )
+
+
+def _scheme(method: Scheme | None, adaptive: bool) -> Scheme:
     scheme = method or (srk if adaptive else euler)
     if scheme not in _NAMES:
         raise ConfigError(
@@ -68,35 +93,27 @@ def solve_torchsde(
             f"one of {', '.join(_NAMES.values())}",
             "Choose one of these, or use our own solver (backend='own')",
         )
-    if not len(grid.h):
-        return x0[:, None].expand(-1, len(t), -1)
-    ends = torch.cat([grid.t[:1, 0, 0].double(), t.double()]).cpu()
-    ts, where = torch.unique(ends, return_inverse=True)
-    dt = float(grid.h.max())
-    size = (len(x0), 1 if sde.noise == "scalar" else x0.shape[1])
-    if noise is None:
-        device = "cpu" if generator is None else generator.device
-        seed = torch.randint(2**31 - 1, (), generator=generator, device=device)
-        bm: Any = torchsde.BrownianInterval(
-            float(ts[0]),
-            float(ts[-1]),
-            size=size,
-            dtype=x0.dtype,
-            device=x0.device,
-            entropy=int(seed),
-            dt=dt,
-            levy_area_approximation="space-time" if scheme is srk else "none",
-        )
-    else:
-        bm = _Replay(grid, noise)
-    kind = "stratonovich" if scheme is heun else "ito"
-    system = _System(plain(sde), kind, controls)
-    options: dict[str, Any] = {"adaptive": adaptive, "rtol": rtol, "atol": atol}
-    if adjoint:
-        options["adjoint_params"] = [*_trained(sde), *parameters]
-    integrate = torchsde.sdeint_adjoint if adjoint else torchsde.sdeint
-    states: Tensor = integrate(system, x0, ts, bm=bm, method=_NAMES[scheme], dt=dt, **options)
-    return states[where[1:]].transpose(0, 1)
+    return scheme
+
+
+def _brownian(
+    like: Tensor, ts: Tensor, dt: float, scheme: Scheme, generator: torch.Generator | None
+) -> Any:
+    """A Brownian motion of torchsde over the times ts, seeded from torch's generator."""
+    import torchsde
+
+    device = "cpu" if generator is None else generator.device
+    seed = torch.randint(2**31 - 1, (), generator=generator, device=device)
+    return torchsde.BrownianInterval(
+        float(ts[0]),
+        float(ts[-1]),
+        size=tuple(like.shape),
+        dtype=like.dtype,
+        device=like.device,
+        entropy=int(seed),
+        dt=dt,
+        levy_area_approximation="space-time" if scheme is srk else "none",
+    )
 
 
 def _trained(sde: Dynamics) -> list[Tensor]:

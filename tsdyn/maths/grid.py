@@ -92,9 +92,7 @@ def timeline(t: Tensor, t0: float | Tensor | None = None) -> Tensor:
 
 
 def _unusable(came: str, wanted: str) -> DataError:
-    return DataError(
-        "D17", came, wanted, "Ask for sorted, finite times in the unit of the data, and ask again"
-    )
+    return DataError("D17", came, wanted, "Ask for sorted, finite times in the unit of the data")
 
 
 def increments(
