@@ -170,3 +170,14 @@ def test_basic_motions_as_published(real_data):
     assert_close(paths.x[0, :3, 0], torch.tensor([0.079106, 0.079106, -0.903497]))
     assert paths.names.classes == ("Standing", "Running", "Walking", "Badminton")
     assert torch.bincount(paths.labels).tolist() == [10, 10, 10, 10]
+
+
+def test_a_time_stamp_with_an_offset_is_that_instant(tmp_path):
+    lines = [
+        "@problemname A\n@timestamps true\n@targetlabel false\n@data",
+        "(2024-01-01T01:00:00+01:00,1.0),(2024-01-01T01:00:00,2.0)\n",
+    ]
+    file = tmp_path / "a.ts"
+    file.write_text("\n".join(lines))
+    paths = read_archive(file)
+    assert paths.t.diff().tolist() == [[3600.0]]  # without an offset it is read as UTC
