@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from tsdyn.batch import Clock
 from tsdyn.data.archive import concatenate, read_archive
-from tsdyn.data.files import BASIC_MOTIONS, cache_folder
+from tsdyn.data.archives import sources
+from tsdyn.data.files import cache_folder
 from tsdyn.errors import ConfigError, DataError
 
 HEADER = """#A remark.
@@ -161,7 +162,7 @@ def test_basic_motions_as_published(real_data):
     found = [
         file
         for folder in (real_data, cache_folder())
-        if (file := folder / BASIC_MOTIONS["train"].path).is_file()
+        if (file := folder / sources("basic_motions")["train"].path).is_file()
     ]
     if not found:
         pytest.skip("BasicMotions is not prepared")

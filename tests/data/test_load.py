@@ -1,22 +1,18 @@
 """Where files are looked for, what the loaders make of them, and the scripts that prepare them."""
 
-import hashlib
-import importlib.util
 import threading
-import zipfile
 from datetime import date
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from data_files import ROOT, put, script, sha256
 from torch.testing import assert_close
 
 from tsdyn.batch import Clock, take
 from tsdyn.data.files import (
-    BASIC_MOTIONS,
     EXCHANGE_RATE,
     HOPPER,
     M4_TEST,
@@ -29,31 +25,6 @@ from tsdyn.data.load import DATASETS, Dataset, Table, load_dataset
 from tsdyn.data.split import BySeries
 from tsdyn.data.tasks import Forecasting
 from tsdyn.errors import ConfigError, DataError
-
-ROOT = Path(__file__).parents[2]
-
-
-def sha256(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def script(name):
-    """The module datasets/<name>/prepare.py."""
-    path = ROOT / "datasets" / name / "prepare.py"
-    spec = importlib.util.spec_from_file_location(f"prepare_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    """(TSDYN_DATA, TSDYN_CACHE): two empty folders."""
-    own, cache = tmp_path / "own", tmp_path / "cache"
-    own.mkdir()
-    monkeypatch.setenv("TSDYN_DATA", str(own))
-    monkeypatch.setenv("TSDYN_CACHE", str(cache))
-    return own, cache
 
 
 @pytest.fixture
@@ -72,13 +43,6 @@ def server(tmp_path):
         threading.Thread(target=http.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{http.server_port}/toy.bin"
         http.shutdown()
-
-
-def put(folder, path, data):
-    target = folder / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(data)
-    return target
 
 
 class TestLocate:
@@ -122,6 +86,12 @@ class TestLocate:
         ):
             assert part in message
 
+    def test_a_file_made_on_this_machine_has_no_digest_to_fail(self, places, server):
+        _, cache = places
+        made = put(cache, "toys/made.npz", b"whatever")
+        assert locate("toy", "toys/made.npz", None, None) == made
+        assert locate("toy", "toys/toy.bin", server, None).read_bytes() == b"public"
+
     def test_a_copy_of_something_else_is_refused(self, tmp_path):
         copy = put(tmp_path, "a", b"a")
         with pytest.raises(DataError, match="TSD-D14"):
@@ -135,7 +105,7 @@ class TestLoad:
             (lambda: load_dataset("hoper"), "Did you mean `hopper`"),
             (lambda: load_dataset("hopper", mising=0.3), "Did you mean `missing`"),
             (lambda: load_dataset("co2", missing=0.3), "no option `missing`"),
-            (lambda: Dataset("nothing of the kind")(), "Known: basic_motions, co2"),
+            (lambda: Dataset("nothing of the kind")(), "Known: arrow_head, basic_motions, "),
         ],
     )
     def test_unknown_names_and_options(self, call, said):
@@ -148,7 +118,7 @@ class TestLoad:
             assert (folder / "README.md").is_file() and (folder / "prepare.py").is_file()
 
     def test_readmes_quote_the_checksums(self):
-        for source in (HOPPER, EXCHANGE_RATE, M4_TRAIN, M4_TEST, *BASIC_MOTIONS.values()):
+        for source in (HOPPER, EXCHANGE_RATE, M4_TRAIN, M4_TEST):
             readmes = [p.read_text() for p in (ROOT / "datasets").glob("*/README.md")]
             assert any(source.sha256 in text for text in readmes)
 
@@ -236,28 +206,6 @@ def test_m4_hourly(places):
     assert both.names.series == ("H1", "H2")
 
 
-TS = """@problemName BasicMotions
-@timeStamps false
-@univariate false
-@dimensions 6
-@equalLength true
-@seriesLength 2
-@classLabel true Standing Running Walking Badminton
-@data
-1,2:3,4:5,6:7,8:9,10:11,12:{label}
-"""
-
-
-def test_basic_motions(places):
-    put(places[0], BASIC_MOTIONS["train"].path, TS.format(label="Walking").encode())
-    put(places[0], BASIC_MOTIONS["test"].path, TS.format(label="Running").encode())
-    paths = load_dataset("basic_motions")
-    assert paths.x.shape == (2, 2, 6) and paths.labels.tolist() == [2, 1]
-    assert_close(paths.t[0], torch.tensor([0.0, 0.1]).double())
-    assert paths.names.channels[3] == "gyro_x" and paths.names.classes[3] == "Badminton"
-    assert load_dataset("basic_motions", part="test").labels.tolist() == [1]
-
-
 def test_dataset_is_a_source(places):
     small_hopper(places[0])
     assert Dataset("hopper", {"missing": 0.5}, series=4)().mask.any(-1).sum().item() == 4 * 35
@@ -293,15 +241,6 @@ class TestPrepare:
         (made,) = prepare.prepare(tmp_path / "in", tmp_path / "out", files)
         assert made == tmp_path / "out" / "train.csv"
         assert "2 series of 1 to 3 hours" in prepare.summary(made)
-
-    def test_basic_motions(self, tmp_path):
-        prepare, text = script("basic_motions"), TS.format(label="Walking")
-        with zipfile.ZipFile(tmp_path / "aeon.whl", "w") as wheel:
-            wheel.writestr(f"{prepare.FOLDER}/Toy_TRAIN.ts", text)
-        files = {"train": Source("basic_motions/Toy_TRAIN.ts", sha256(text.encode()))}
-        (made,) = prepare.extract(tmp_path / "aeon.whl", tmp_path / "out", files)
-        assert made == tmp_path / "out" / "Toy_TRAIN.ts" and made.read_text() == text
-        assert "1 x 2 x 6, classes Standing" in prepare.summary(made)
 
     def test_exchange_rate(self, tmp_path):
         prepare = script("exchange_rate")

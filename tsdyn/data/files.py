@@ -24,7 +24,7 @@ class Source(NamedTuple):
     """A file of a dataset: where it lies in a folder of data, and where the public one is."""
 
     path: str
-    sha256: str
+    sha256: str | None  # None: made on this machine, and counted where it is made
     url: str | None = None  # None: made by datasets/<name>/prepare.py only
 
 
@@ -52,15 +52,8 @@ M4_TEST = Source(
     "https://raw.githubusercontent.com/Mcompetitions/M4-methods/"
     "fdeb3b173f0305901c073dcc9a36b0d9f9ab537c/Dataset/Test/Hourly-test.csv",
 )
-BASIC_MOTIONS = {
-    "train": Source(
-        "basic_motions/BasicMotions_TRAIN.ts",
-        "8dc43cc6306cb679c888c01e26f91772ac4441a916da43bac8b79734a538b9d6",
-    ),
-    "test": Source(
-        "basic_motions/BasicMotions_TEST.ts",
-        "79213102bc6fca1a398ad98ce1185dff0208fa3d1465e687f48288946b0ff8dc",
-    ),
+CMU_MOTION = {
+    subject: Source(f"snapshots/cmu_mocap{subject}.npz", None) for subject in ("09", "35")
 }
 CO2 = Source(
     "co2/co2.csv",
@@ -77,14 +70,20 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("tsdyn"))
 
 
-def locate(name: str, path: str, url: str | None, sha256: str) -> Path:
+def find(name: str, source: Source) -> Path:
+    """The file of the dataset `name` on this machine, downloaded if it must be."""
+    return locate(name, source.path, source.url, source.sha256)
+
+
+def locate(name: str, path: str, url: str | None, sha256: str | None) -> Path:
     """The file `path` of the dataset `name` on this machine, downloaded if it must be.
 
     Args:
         name: of the dataset.
         path: of the file, relative to a folder of data: "hopper/hopper_100x100x14.npy".
         url: of the public file; None if there is none to fetch as it is.
-        sha256: of the right file. Files under TSDYN_DATA are the user's own and are not checked.
+        sha256: of the right file; None where it was made on this machine. Files under TSDYN_DATA are
+            the user's own and are not checked.
 
     Raises:
         DataError: D01 if it is in none of the places; the message lists them all.
@@ -96,7 +95,7 @@ def locate(name: str, path: str, url: str | None, sha256: str) -> Path:
     for place in ([Path(own) / path] if own else []) + near:
         if place.is_file():
             return place
-    if cached.is_file() and digest(cached) == sha256:
+    if cached.is_file() and sha256 in (None, digest(cached)):
         return cached
     try:
         return download(url, cached, sha256)
@@ -118,13 +117,17 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def download(url: str | None, to: Path, sha256: str) -> Path:
-    """The public file, checked, at `to`. OSError without a network, ValueError for another file."""
+def download(url: str | None, to: Path, sha256: str | None) -> Path:
+    """The public file at `to`, checked where its SHA256 is known.
+
+    OSError without a network, ValueError for another file.
+    """
     if url is None:
         raise ValueError("it is not published as a single file")
     import pooch
 
-    got: str = pooch.retrieve(url, known_hash=f"sha256:{sha256}", fname=to.name, path=to.parent)
+    known = sha256 and f"sha256:{sha256}"
+    got: str = pooch.retrieve(url, known_hash=known, fname=to.name, path=to.parent)
     return Path(got)
 
 
@@ -138,7 +141,7 @@ def obtain(source: Source, folder: Path, copy: Path | None = None) -> Path:
     target = folder / Path(source.path).name
     if copy is None:
         return download(source.url, target, source.sha256)
-    if digest(copy) != source.sha256:
+    if source.sha256 not in (None, digest(copy)):
         raise DataError(
             "D14",
             f"{copy} is not the public file, its SHA256 is {digest(copy)}",

@@ -5,6 +5,7 @@ Where their files come from is said in `files`; what is in them, in datasets/<na
 
 import csv
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -15,21 +16,19 @@ import torch
 
 from ..batch import Clock, Names, Paths, take
 from ..errors import ConfigError, did_you_mean
-from .archive import concatenate, read_archive, stack
-from .files import BASIC_MOTIONS, CO2, EXCHANGE_RATE, HOPPER, M4_TEST, M4_TRAIN, Source, locate
+from .archive import stack
+from .archives import ARCHIVES, read_parts
+from .files import CO2, EXCHANGE_RATE, HOPPER, M4_TEST, M4_TRAIN, find
+from .motion import cmu_motion
 
 JOINTS = ("root_x", "root_z", "root_angle", "waist", "hip", "knee", "ankle")  # of the hopper
-
-
-def _find(name: str, source: Source) -> Path:
-    return locate(name, source.path, source.url, source.sha256)
 
 
 def co2() -> Paths:
     """Weekly CO2 at Mauna Loa in ppm, 1958 to 2001: 2284 weeks, 59 of them without a value."""
     from .frames import read
 
-    paths: Paths = read(_find("co2", CO2))
+    paths: Paths = read(find("co2", CO2))
     return paths
 
 
@@ -45,9 +44,7 @@ def hopper(missing: float = 0.0) -> Paths:
         missing: part of the first 50 rows that is not observed, the same rows in all channels;
             which ones is fixed (generator seed 56789, as published).
     """
-    states = torch.from_numpy(
-        np.load(_find("hopper", HOPPER), allow_pickle=False)
-    )  # (100, 100, 14)
+    states = torch.from_numpy(np.load(find("hopper", HOPPER), allow_pickle=False))  # (100, 100, 14)
     given, wanted = 50, 10
     per_fall = states.shape[1] - given - wanted
     rows = torch.arange(per_fall)[:, None] + torch.arange(given + wanted)
@@ -68,7 +65,7 @@ def hopper(missing: float = 0.0) -> Paths:
 
 def exchange_rate() -> Paths:
     """Daily exchange rates of 8 currencies: one series of 7588 days, time in days from 0."""
-    path = _find("exchange_rate", EXCHANGE_RATE)
+    path = find("exchange_rate", EXCHANGE_RATE)
     # some copies carry a first line 0,1,2,3,4,5,6,7; a rate of 0 does not exist
     with path.open() as file:
         header = file.readline().startswith("0,1")
@@ -87,8 +84,8 @@ def m4_hourly(part: Literal["train", "test", "all"] = "all") -> Paths:
     Args:
         part: "train", "test" (the last 48 hours of each), or "all" of them in one.
     """
-    train = _read_wide(_find("m4_hourly", M4_TRAIN))
-    test = _read_wide(_find("m4_hourly", M4_TEST))
+    train = _read_wide(find("m4_hourly", M4_TRAIN))
+    test = _read_wide(find("m4_hourly", M4_TEST))
     series = []
     for name, past in train.items():
         future = test[name]
@@ -106,23 +103,6 @@ def _read_wide(path: Path) -> dict[str, Any]:
     return {row[0]: np.array([v for v in row[1:] if v], dtype=np.float32) for row in rows}
 
 
-def basic_motions(part: Literal["train", "test", "all"] = "all") -> Paths:
-    """Smart-watch accelerometer and gyroscope, 100 rows of 6 channels in 10 s, 4 activities.
-
-    40 series to learn from and 40 to test; `labels` numbers the activities named in `names.classes`.
-
-    Args:
-        part: "train", "test", or "all": train first.
-    """
-    parts = ["train", "test"] if part == "all" else [part]
-    paths = concatenate([read_archive(_find("basic_motions", BASIC_MOTIONS[p])) for p in parts])
-    assert paths.names is not None
-    channels = ("accel_x", "accel_y", "accel_z", "gyro_x", "gyro_y", "gyro_z")
-    return paths._replace(
-        t=paths.t * 0.1, names=paths.names._replace(channels=channels, clock=Clock("float"))
-    )
-
-
 class Entry(NamedTuple):
     """What a name of `DATASETS` stands for."""
 
@@ -135,7 +115,8 @@ DATASETS = {
     "hopper": Entry("MuJoCo hopper, 4000 windows x 60 rows x 14 channels (missing=0.3)", hopper),
     "exchange_rate": Entry("daily exchange rates, 1 series x 7588 days x 8", exchange_rate),
     "m4_hourly": Entry("M4 competition, 414 hourly series, 48 h to forecast (part=)", m4_hourly),
-    "basic_motions": Entry("4 activities, 80 series x 100 rows x 6 (part=)", basic_motions),
+    "cmu_motion": Entry("walks or runs, 23 x 300 or 10 x 120 frames x 46 (subject=)", cmu_motion),
+    **{n: Entry(a.description, functools.partial(read_parts, n)) for n, a in ARCHIVES.items()},
 }
 
 
