@@ -55,6 +55,9 @@ M4_TEST = Source(
 CMU_MOTION = {
     subject: Source(f"snapshots/cmu_mocap{subject}.npz", None) for subject in ("09", "35")
 }
+PHYSIONET_2012 = {part: Source(f"physionet_2012/set-{part}.npz", None) for part in ("a", "b")}
+PHYSIONET_2019 = {part: Source(f"physionet_2019/set-{part}.npz", None) for part in ("a", "b")}
+SPEECH_COMMANDS = Source("speech_commands/ten_words.npz", None)
 CO2 = Source(
     "co2/co2.csv",
     "2a09c02d19d60ad796de4955db0fb530dfd9b3ed79f4e5fde146861c02f1c5ea",
@@ -113,8 +116,9 @@ def locate(name: str, path: str, url: str | None, sha256: str | None) -> Path:
 
 
 def digest(path: Path) -> str:
-    """The SHA256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """The SHA256 of a file, which may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def download(url: str | None, to: Path, sha256: str | None) -> Path:

@@ -18,8 +18,10 @@ from ..batch import Clock, Names, Paths, take
 from ..errors import ConfigError, did_you_mean
 from .archive import stack
 from .archives import ARCHIVES, read_parts
+from .audio import speech_commands
 from .files import CO2, EXCHANGE_RATE, HOPPER, M4_TEST, M4_TRAIN, find
 from .motion import cmu_motion
+from .physionet import physionet_2012, physionet_2019
 
 JOINTS = ("root_x", "root_z", "root_angle", "waist", "hip", "knee", "ankle")  # of the hopper
 
@@ -116,6 +118,11 @@ DATASETS = {
     "exchange_rate": Entry("daily exchange rates, 1 series x 7588 days x 8", exchange_rate),
     "m4_hourly": Entry("M4 competition, 414 hourly series, 48 h to forecast (part=)", m4_hourly),
     "cmu_motion": Entry("walks or runs, 23 x 300 or 10 x 120 frames x 46 (subject=)", cmu_motion),
+    "physionet_2012": Entry("48 h in intensive care, 8000 stays x 37 (part=)", physionet_2012),
+    "physionet_2019": Entry(
+        "sepsis in intensive care, 40336 stays x 72 h x 34 (intensity=True)", physionet_2019
+    ),
+    "speech_commands": Entry("ten spoken words, 34975 clips x 161 x 20 MFCC", speech_commands),
     **{n: Entry(a.description, functools.partial(read_parts, n)) for n, a in ARCHIVES.items()},
 }
 
