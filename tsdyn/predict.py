@@ -227,12 +227,19 @@ def ahead(paths: Paths, horizon: int | float | str | None) -> Tensor:
     if steps.min() < 1:
         raise DataError(
             "D17",
-            f"horizon {horizon} reaches no time (the median gap is {float(gap.max()):g})",
+            f"horizon {horizon} reaches no time (the median gap is {readable(float(gap.max()), paths)})",
             "at least one step",
             "Use a longer horizon, or times=...",
         )
     step = torch.arange(1, int(steps.max()) + 1, device=gap.device)
     return last[:, None] + gap[:, None] * torch.minimum(step, steps[:, None])
+
+
+def readable(length: float, paths: Paths) -> str:
+    """A length of time in the unit of t as people say it: days for dated data."""
+    if default_names(paths).clock.kind in ("date", "datetime"):
+        return f"{length / 86400:g} days"
+    return f"{length:g}"
 
 
 def median_gap(paths: Paths) -> Tensor:

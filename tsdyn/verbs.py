@@ -29,6 +29,7 @@ from .predict import (
     fill,
     forecast as run_forecast,
     impute as run_imputation,
+    readable,
     simulate as run_simulation,
 )
 
@@ -179,7 +180,7 @@ def inspect(options: Options) -> None:
     print(report(paths))
     period = season_of(paths)
     if period is not None:
-        print(f"season: {_length(period, paths)}")
+        print(f"season: {readable(period, paths)}")
 
 
 def show_list(options: Options) -> None:
@@ -241,7 +242,7 @@ def _model(options: Options, paths: Paths, want: Any, steps: int, period: float 
     if options.model is not None:
         return load(options.model)
     choice = choose(paths, period, options.seed)
-    season = "no season" if period is None else f"season {_length(period, paths)}"
+    season = "no season" if period is None else f"season {readable(period, paths)}"
     say(f"model: {_wrapped(choice.model)} ({choice.reason}; {season})")
     return train(choice.model, paths, want, steps, period, options.seed)
 
@@ -258,12 +259,6 @@ def _period(options: Options, paths: Paths) -> float | None:
     if options.period is not None:
         return duration(options.period, default_names(paths).clock)
     return season_of(paths)
-
-
-def _length(period: float, paths: Paths) -> str:
-    if default_names(paths).clock.kind in ("datetime", "date"):
-        return f"{period / 86400:g} days"
-    return f"{period:g}"
 
 
 def _horizon(text: str) -> int | float | str:

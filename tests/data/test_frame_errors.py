@@ -202,11 +202,11 @@ MESSAGES = {
     ),
     "no time": (
         "TSD-D02: No column of times was found. The columns are: series_id, hours, y, z. "
-        "Name the column of times with time=..., or use from_wide where the index holds them."
+        "Name the column of times with time=... (--time in the command), or use from_wide where the index holds them."
     ),
     "two columns of dates": (
         "TSD-D02: Several columns hold dates: start, end. The columns are: start, end, y. "
-        "Name the column of times with time=..., or use from_wide where the index holds them."
+        "Name the column of times with time=... (--time in the command), or use from_wide where the index holds them."
     ),
     "no channel": (
         "TSD-D02: No column is left to be a channel. At least one column of numbers besides "

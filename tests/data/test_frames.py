@@ -626,3 +626,16 @@ def test_names_are_numbered_where_there_are_none():
     table = frames.to_frame(paths)
     assert list(table) == ["series_id", "time", "x0", "x1", "covariate0", "static0"]
     assert list(table["series_id"]) == [0, 0, 0, 1]
+
+
+def test_the_only_column_of_dates_is_the_time_wherever_it_stands():
+    frame = pd.DataFrame(
+        {
+            "patient": ["a", "a", "b"],
+            "visit": ["2024-01-01", "2024-01-03", "2024-01-02"],
+            "y": [1, 2, 3],
+        }
+    )
+    paths = read(frame, series="patient")
+    assert paths.names.series == ("a", "b") and paths.names.channels == ("y",)
+    assert paths.t[0].diff().tolist() == [2 * 86400.0]

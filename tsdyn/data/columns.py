@@ -143,22 +143,22 @@ def series_column(frame: pd.DataFrame, series: str | None) -> str | None:
 
 
 def time_column(frame: pd.DataFrame, series: str | None, time: str | None) -> str:
-    """The column asked for, of a usual name, the only one of dates, or a first one of dates as text."""
+    """The column asked for, of a usual name, or the only one of dates, as stamps or as text."""
     if time is not None:
         return there(frame, time)
     if found := find(frame, TIME):
         return found
     rest = [c for c in frame.columns if c != series]
     dated = [c for c in rest if frame[c].dtype.kind == "M"]
+    dated = dated or [c for c in rest if _reads_as_dates(frame[c])]
     if len(dated) == 1:
         return str(dated[0])
-    if rest and not dated and _reads_as_dates(frame[rest[0]]):
-        return str(rest[0])
     raise DataError(
         "D02",
         f"several columns hold dates: {first(dated)}" if dated else "no column of times was found",
         f"The columns are: {', '.join(frame.columns)}",
-        "Name the column of times with time=..., or use from_wide where the index holds them",
+        "Name the column of times with time=... (--time in the command), or use from_wide where the "
+        "index holds them",
     )
 
 

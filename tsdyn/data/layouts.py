@@ -89,7 +89,11 @@ def _numeric(names: Sequence[str], frame: pd.DataFrame) -> list[str]:
     """The columns that may hold numbers; the others are logged."""
     left = [name for name in names if is_text(frame[name])]
     if left:
-        log.warning("left out columns that hold no numbers: %s", first(left))
+        log.warning(
+            "left out columns that hold no numbers: %s. If one tells the series apart, name it with "
+            "series=... (--series in the command)",
+            first(left),
+        )
     return [name for name in names if name not in left]
 
 
