@@ -12,7 +12,7 @@ from .batch import Paths, Snapshots, hide, split_after, stack, take
 from .data.tasks import Labels
 from .errors import DataError
 from .maths import score
-from .models.base import Model
+from .models.base import Model, title
 from .models.baselines import LastValue, LinearInterpolation, SeasonalNaive
 from .predict import ahead, draw, median_gap, reproducible
 
@@ -146,7 +146,7 @@ def evaluate(
         period: length of a season in the units of t; adds the seasonal naive baseline.
         baselines: last value, and linear interpolation where something is wanted between given values.
     """
-    models = dict(model) if isinstance(model, Mapping) else {type(model).__name__: model}
+    models = dict(model) if isinstance(model, Mapping) else {title(model): model}
     if baselines:
         models |= default_baselines(given, want, period)
     draws = {}
@@ -214,7 +214,7 @@ def backtest(
             )
         given, want = take(given, rows), take(want, rows)
         current = model if isinstance(model, Model) else model(given)
-        contenders = {type(current).__name__: current} | default_baselines(given, want, period)
+        contenders = {title(current): current} | default_baselines(given, want, period)
         for name, contender in contenders.items():
             with reproducible(contender, seed + k):
                 draws.setdefault(name, []).append(draw(contender, given, want.t, samples))

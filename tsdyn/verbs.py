@@ -23,7 +23,7 @@ from .errors import ConfigError, did_you_mean
 from .evaluation import Report, backtest as run_backtest, evaluate as run_evaluation
 from .forecasts import Forecast
 from .io import load
-from .models.base import Model
+from .models.base import Model, title
 from .predict import (
     ahead,
     fill,
@@ -243,14 +243,8 @@ def _model(options: Options, paths: Paths, want: Any, steps: int, period: float 
         return load(options.model)
     choice = choose(paths, period, options.seed)
     season = "no season" if period is None else f"season {readable(period, paths)}"
-    say(f"model: {_wrapped(choice.model)} ({choice.reason}; {season})")
+    say(f"model: {title(choice.model)} ({choice.reason}; {season})")
     return train(choice.model, paths, want, steps, period, options.seed)
-
-
-def _wrapped(model: Model) -> str:
-    inner = model.arguments.get("model")
-    name = type(model).__name__
-    return f"{name}({_wrapped(inner)})" if isinstance(inner, Model) else name
 
 
 def _period(options: Options, paths: Paths) -> float | None:

@@ -56,6 +56,13 @@ class Model(nn.Module, metaclass=_Remembers):
         """
 
 
+def title(model: Model) -> str:
+    """The name of a model with what it wraps: `Scaled(StableSDE)`."""
+    inner = model.arguments.get("model")
+    name = type(model).__name__
+    return f"{name}({title(inner)})" if isinstance(inner, Model) else name
+
+
 def fresh(model: Model) -> Model:
     """Another model of the same arguments, with first weights of its own draw."""
 
