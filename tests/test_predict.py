@@ -2,11 +2,13 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tsdyn.batch import Clock, Names, Paths
+from tsdyn.batch import Clock, Names, Paths, take
+from tsdyn.data.synthetic import OrnsteinUhlenbeck
 from tsdyn.errors import DataError
 from tsdyn.models.base import Model
 from tsdyn.models.baselines import LastValue, LinearInterpolation
@@ -287,3 +289,18 @@ def test_a_channel_is_absent():
 def test_the_number_of_channels_is_wrong():
     with pytest.raises(DataError, match=r"TSD-D13.*3"):
         forecast(Noisy(dim=3), series(1), 2)
+
+
+def test_a_table_of_times_is_answered_for_the_series_it_names():
+    paths = OrnsteinUhlenbeck(n=4, length=10)()
+    model = LastValue()
+    ids = paths.names.series
+    times = pd.DataFrame({"series_id": [ids[2], ids[0], ids[2]], "time": [11.0, 12.0, 13.0]})
+    answer = forecast(model, paths, times=times, samples=5, seed=0)
+    assert answer.names.series == (ids[0], ids[2])
+    assert answer.t.tolist() == [[12.0, 12.0], [11.0, 13.0]]
+    assert answer.mask[..., 0].tolist() == [[True, False], [True, True]]
+    alone = model.posterior(take(paths, [2]), torch.tensor([[11.0, 13.0]])).mean
+    many = forecast(model, paths, times=times, samples=4000, seed=0)
+    error = many.mean()[1] - alone[0]
+    assert (error.abs() < 4 * many.std()[1] / 4000**0.5).all()

@@ -53,7 +53,7 @@ def forecast(
             observation; text such as "24h" or "52w": that span in such steps; a float: that span in
             the units of t.
         times: instead of `horizon`: a sequence of times for all series, or a table with series_id and
-            time; timestamps, dates or numbers as in the data. Times between observations are
+            time, of those series only; timestamps, dates or numbers as in the data. Times between observations are
             interpolated by the model, later ones forecast.
         samples: draws per value, S.
         seed: for the same draws every time.
@@ -62,7 +62,7 @@ def forecast(
     Raises:
         DataError: D10 nothing to stand on, D13 channels, D17 unusable times.
     """
-    paths = _known_channels(model, paths)
+    paths = _of_asked(_known_channels(model, paths), times)
     at = _asked(paths, horizon, times)
     return _answer(model, paths, at_times(at, paths), samples, seed, batch_size, "forecast")
 
@@ -84,7 +84,7 @@ def impute(
     Raises:
         DataError: D17 where there is no hole to fill.
     """
-    paths = _known_channels(model, paths)
+    paths = _of_asked(_known_channels(model, paths), times)
     want = holes(paths) if times is None else at_times(_asked(paths, None, times), paths)
     if not want.mask.any():
         raise DataError(
@@ -174,6 +174,15 @@ def _known_channels(model: Model, paths: Paths) -> Paths:
             "Select the channels when reading the table",
         )
     return paths
+
+
+def _of_asked(paths: Paths, times: Any) -> Paths:
+    """The series that a table of times asks about; all of them for other questions."""
+    if times is None or isinstance(times, Tensor):
+        return paths
+    from .data.frames import series_asked
+
+    return series_asked(times, paths)
 
 
 def _asked(paths: Paths, horizon: int | float | str | None, times: Any) -> Tensor:

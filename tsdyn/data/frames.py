@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..batch import Clock, Entries, Names, Paths, Snapshots, default_names
+from ..batch import Clock, Entries, Names, Paths, Snapshots, default_names, take
 from ..errors import DataError, did_you_mean
 from .arrays import from_arrays
 from .checks import (
@@ -55,6 +55,7 @@ __all__ = [
     "require_trainable",
     "require_varying",
     "rows_to_frame",
+    "series_asked",
     "snapshots_to_frame",
     "times_from_user",
     "times_to_user",
@@ -141,6 +142,22 @@ def query_times(times: Any, paths: Paths) -> Tensor:
         )
         raise _backwards(spots(bad, place))
     return torch.from_numpy(np.array(np.broadcast_to(at, (size, at.shape[1]))))
+
+
+def series_asked(times: Any, paths: Paths) -> Paths:
+    """The series that a frame of `series_id, time` asks about, in the order of `paths`; else all.
+
+    An id that does not occur is left to `query_times`, which names it.
+    """
+    if not isinstance(times, pd.DataFrame):
+        return paths
+    column = find(named(lift(times, None, None)), SERIES)
+    if column is None:
+        return paths
+    asked = set(named(lift(times, None, None))[column].map(str))
+    known = names_of(paths).series
+    rows = [b for b, name in enumerate(known) if str(name) in asked]
+    return take(paths, rows) if 0 < len(rows) < len(known) else paths
 
 
 def _no_question() -> DataError:
