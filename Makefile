@@ -21,7 +21,8 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/solver.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/hopper.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training_step.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/hopper.py  # needs TSDYN_DATA
 
 # torch first, at the version of constraints.txt: on a machine without CUDA that is the small CPU build.
 $(INSTALLED): pyproject.toml constraints.txt
