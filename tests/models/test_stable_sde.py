@@ -193,7 +193,7 @@ def learned(kind: str, task, n: int, **recipe) -> tuple[float, float, float, flo
     result = evaluate(model, given, want, samples=200)
     law = fresh.law(given, want.t)
     exact = float(masked_mean(gaussian_crps(law.mean, law.var.sqrt(), want.x), want.mask))
-    row = result["Scaled"]
+    row = result["Scaled(StableSDE)"]
     return row["crps"], row["cover80"], exact, result["last value"]["crps"]
 
 
