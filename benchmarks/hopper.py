@@ -88,7 +88,7 @@ def main() -> None:
     models: dict[str, Model] = {}
     seconds: dict[str, float] = {}
     start = time.process_time()
-    models["Linear"] = tsdyn.fit(Linear(14, neighbours=10, ridge=30.0), parts.train, task)
+    models["Linear"] = tsdyn.fit(Linear(14), parts.train, task)
     seconds["Linear"] = time.process_time() - start
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
