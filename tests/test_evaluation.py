@@ -253,3 +253,31 @@ def test_a_model_without_its_own_name_in_the_way():
     found = evaluate(LinearInterpolation(), GIVEN, WANT, samples=5, period=1.0)
     assert list(found.rows) == ["LinearInterpolation", "last value", "seasonal naive"]
     assert SeasonalNaive.__name__ not in found.rows
+
+
+class Dice(Model):
+    """P(y) whatever is given."""
+
+    def __init__(self, p: tuple[float, ...]):
+        super().__init__()
+        self.p = torch.tensor(p)
+
+    def loss(self, given, want):
+        return -self.p[want.y].log().mean()
+
+    def sample(self, given, at, n):
+        return torch.multinomial(self.p, n * len(at), replacement=True).view(n, -1)
+
+
+def test_classes_are_scored_by_accuracy_and_brier():
+    """E sum_c (p_c - 1[y = c])^2 = .1² + 2 · .05² … in closed form; S = 4000 draws, 8 standard errors."""
+    y = torch.tensor([0] * 30 + [1] * 20)
+    given = Paths(torch.zeros(50, 1), torch.zeros(50, 1, 1), torch.ones(50, 1, 1, dtype=torch.bool))
+    report = evaluate({"dice": Dice((0.6, 0.3, 0.1))}, given, Labels(y), samples=4000)
+    exact = 0.6 * (0.16 + 0.09 + 0.01) + 0.4 * (0.36 + 0.49 + 0.01)
+    error = (
+        2 * (0.25 / 4000 / 50) ** 0.5
+    )  # a share is known to (p (1 - p) / S B)^1/2, times slope 2
+    assert abs(report["dice"]["brier"] - exact) < 8 * error
+    assert report["dice"]["accuracy"] == report["most frequent class"]["accuracy"] == 0.6
+    assert report["most frequent class"]["brier"] == 0.8

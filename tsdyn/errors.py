@@ -25,6 +25,8 @@ CODES = {
     "M01": "model is not fitted",
     "M02": "loss is not finite",
     "M03": "solution blew up",
+    "M04": "covariance is not positive semi-definite",
+    "M05": "the model has no such answer",
     "C01": "checkpoint cannot be read",
     "C02": "checkpoint holds more than tensors and plain values",
     "C03": "checkpoint format is of another version",

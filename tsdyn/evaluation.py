@@ -129,7 +129,7 @@ def pit_counts(samples: Tensor, want: Paths, bins: int = 10) -> list[int]:
 def evaluate(
     model: Model | Mapping[str, Model],
     given: Paths,
-    want: Paths,
+    want: Paths | Labels,
     *,
     samples: int = 200,
     seed: int = 0,
@@ -137,6 +137,9 @@ def evaluate(
     baselines: bool = True,
 ) -> Report:
     """Scores of one or several models on one question, always beside the baselines.
+
+    Where labels are wanted: accuracy of the class most often drawn, and the Brier score
+    sum_c (P(c) - 1[y = c])^2 of the shares of the draws; beside the class most frequent among those wanted.
 
     Args:
         model: a model, or several by name.
@@ -147,6 +150,8 @@ def evaluate(
         baselines: last value, and linear interpolation where something is wanted between given values.
     """
     models = dict(model) if isinstance(model, Mapping) else {title(model): model}
+    if isinstance(want, Labels):
+        return _classified(models, given, want, samples, seed, baselines)
     if baselines:
         models |= default_baselines(given, want, period)
     draws = {}
@@ -154,6 +159,34 @@ def evaluate(
         with reproducible(each, seed):
             draws[name] = draw(each, given, want.t, samples)
     return report(draws, want)
+
+
+def _classified(
+    models: dict[str, Model], given: Paths, want: Labels, samples: int, seed: int, baselines: bool
+) -> Report:
+    """Accuracy and Brier score of classifiers."""
+    draws = {}
+    for name, each in models.items():
+        with reproducible(each, seed):
+            draws[name] = each.sample(given, want.y, samples)
+    if baselines:
+        usual = want.y.long().mode().values
+        draws["most frequent class"] = usual.expand(samples, len(want.y))
+    rows = {name: score_labels(each, want) for name, each in draws.items()}
+    return Report(rows, {}, len(want.y), samples)
+
+
+def score_labels(samples: Tensor, want: Labels) -> dict[str, float]:
+    """Accuracy and Brier score of drawn classes (S, B); the score without the noise of finite S."""
+    y = want.y.long()
+    classes = int(max(samples.max(), y.max())) + 1
+    share = torch.nn.functional.one_hot(samples.long(), classes).double().mean(0)  # (B, classes)
+    truth = torch.nn.functional.one_hot(y, classes)
+    noise = share * (1 - share) / max(len(samples) - 1, 1)  # the mean square error of a share
+    return {
+        "accuracy": float((share.argmax(1) == y).double().mean()),
+        "brier": float(((share - truth).square() - noise).sum(1).mean()),
+    }
 
 
 def default_baselines(given: Paths, want: Paths, period: float | None) -> dict[str, Model]:

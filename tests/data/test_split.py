@@ -8,8 +8,8 @@ from ragged import values
 
 from tsdyn.batch import Names, Paths
 from tsdyn.data.split import BySeries, ByTime, ByTimePoint
-from tsdyn.data.tasks import Forecasting
-from tsdyn.errors import TsdynError
+from tsdyn.data.tasks import Classification, Forecasting
+from tsdyn.errors import DataError, TsdynError
 
 
 def cut(paths: Paths):
@@ -92,3 +92,29 @@ def test_time_points_are_parted_and_judged_between_what_was_learned():
 def test_no_row_before_the_validation_stretch():
     with pytest.raises(TsdynError, match="TSD-D10"):
         ByTime(0.8, 0.8)(table(), cut)
+
+
+def test_stratified_parts_have_their_share_of_every_class():
+    """30 + 20 + 10 series at .2 and .2: every part within one of 60, 20 and 20 %."""
+    y = torch.arange(3).repeat_interleave(torch.tensor([30, 20, 10]))
+    t = torch.arange(4.0).repeat(60, 1)
+    paths = Paths(t, torch.zeros(60, 4, 1), torch.ones(60, 4, 1, dtype=torch.bool), labels=y)
+    seen = []
+    for seed in (0, 1):
+        split = BySeries(0.2, 0.2, seed=seed, stratify=True)
+        parts = split(paths, Classification())
+        for rows, share in (
+            (parts.train.labels, 0.6),
+            (parts.val[1].y, 0.2),
+            (parts.test[1].y, 0.2),
+        ):
+            count = torch.bincount(rows, minlength=3)
+            assert (count - share * torch.tensor([30, 20, 10])).abs().max() <= 1
+        seen.append(parts.test[1].y)
+    assert not torch.equal(*seen)
+
+
+def test_stratifying_needs_labels():
+    paths = Paths(torch.zeros(3, 1), torch.zeros(3, 1, 1), torch.ones(3, 1, 1, dtype=torch.bool))
+    with pytest.raises(DataError, match="TSD-D02"):
+        BySeries(stratify=True)(paths, Classification())

@@ -12,9 +12,10 @@ from tsdyn.data.tasks import Forecasting, Imputation
 from tsdyn.evaluation import evaluate
 from tsdyn.maths.score import gaussian_crps, masked_mean
 from tsdyn.maths.steps import Noise
-from tsdyn.models import stable_sde
+from tsdyn.models import fields
+from tsdyn.models.fields import SIGMA
 from tsdyn.models.scaled import Scaled
-from tsdyn.models.stable_sde import SIGMA, StableSDE
+from tsdyn.models.stable_sde import StableSDE
 
 KINDS = ["langevin", "linear_noise", "geometric"]
 
@@ -31,18 +32,17 @@ def question(n: int = 5, dim: int = 2, missing: float = 0.2) -> tuple[Paths, Pat
 @pytest.fixture
 def no_noise(monkeypatch):
     """Brownian increments of zero: a path is then decided by its question alone."""
-    real = stable_sde.increments
+    real = fields.increments
 
     def still(*args):
         noise = real(*args)
         return noise._replace(**{k: 0.0 * f for k, f in noise._asdict().items() if f is not None})
 
-    monkeypatch.setattr(stable_sde, "increments", still)
+    monkeypatch.setattr(fields, "increments", still)
 
 
-FAMILY = [(k, m) for k in KINDS for m in ("stable", "paper")] + [
-    ("neural", "stable"),
-    ("ode", "stable"),
+FAMILY = [(k, m) for k in KINDS for m in ("stable", "paper", "repo")] + [
+    (k, m) for k in ("neural", "ode") for m in ("stable", "repo")
 ]
 
 
@@ -158,9 +158,9 @@ def test_draws_differ_by_the_noise_of_the_latent_path_too(kind):
 def test_the_scale_of_the_noise_lies_between_its_bounds():
     model = small("langevin")
     with torch.no_grad():
-        for p in model.volatility.parameters():
+        for p in model.field.volatility.parameters():
             p.mul_(100)
-    sigma = model._sigma(torch.logspace(-3, 5, 50)[:, None, None])
+    sigma = model.field.sigma(torch.logspace(-3, 5, 50)[:, None, None])
     assert sigma.min() >= SIGMA[0] and sigma.max() <= SIGMA[1]
 
 
@@ -220,11 +220,11 @@ def one_step(kind: str, mode: str):
     z, c = 0.5 + torch.rand(4, 8), torch.randn(4, 8)
     t, h = torch.zeros(4, 1), torch.full((4, 1), 0.1)
     dw, sigma = torch.randn(4, 8) * 0.1**0.5, torch.rand(4, 8)
-    step = model.step()
+    step = model.field.step()
     u = (c, sigma)[: 1 if kind in ("neural", "ode") else 2]
     prepared = step.prepare(t[None], h[None], Noise(dw[None]), *(f[None] for f in u))
     with torch.no_grad():
-        r = model.drift(c + model.state(z))
+        r = model.field.drift(c + model.field.state(z))
         return model, z, r, sigma, dw, step.advance(t, z, u, *(f[0] for f in prepared))
 
 
@@ -239,16 +239,32 @@ def test_a_step_of_the_paper_is_its_equation():
 
 def test_a_stable_step_is_its_equation():
     model, z, r, sigma, dw, after = one_step("langevin", "stable")
-    kappa = torch.nn.functional.softplus(model.kappa.detach())
+    kappa = torch.nn.functional.softplus(model.field.kappa.detach())
     held = (1 - (-kappa * 0.1).exp()) / kappa
     spread = ((1 - (-2 * kappa * 0.1).exp()) / (2 * kappa * 0.1)).sqrt()
     exact = z * (-kappa * 0.1).exp() + held * r.tanh() + sigma * spread * dw
     torch.testing.assert_close(after.detach(), exact)
     model, z, r, sigma, dw, after = one_step("geometric", "stable")
-    kappa = torch.nn.functional.softplus(model.kappa.detach())
-    growth = kappa * (2 * r.tanh() - z.log())
-    exact = z * (0.1 * growth + sigma * dw - 0.05 * sigma**2).exp()
-    torch.testing.assert_close(after.detach(), exact)
+    kappa = torch.nn.functional.softplus(model.field.kappa.detach())
+    held, decay = (1 - (-kappa * 0.1).exp()) / kappa, (-kappa * 0.1).exp()
+    spread = ((1 - (-2 * kappa * 0.1).exp()) / (2 * kappa * 0.1)).sqrt()
+    level = z.log() * decay + (2 * kappa * r.tanh() - sigma**2 / 2) * held + sigma * spread * dw
+    torch.testing.assert_close(after.detach(), level.exp())
+    model, z, r, sigma, dw, after = one_step("linear_noise", "stable")
+    kappa = torch.nn.functional.softplus(model.field.kappa.detach())
+    held = (1 - (-kappa * 0.1).exp()) / kappa
+    drifted = z * (-kappa * 0.1).exp() + r.tanh() * held
+    torch.testing.assert_close(after.detach(), drifted * (sigma * dw - 0.05 * sigma**2).exp())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_may_be_far_longer_than_the_memory(kind):
+    """kappa h = 1000: Euler would throw z out by that factor at every step."""
+    model = small(kind, dt=None)
+    model.field.kappa.data.fill_(10.0)  # per unit of time
+    t = 100 * torch.arange(30.0)[None]
+    z = model.solve(torch.randn(1, 30, 8), t[:, 0] - 100, t, 2)
+    assert z.isfinite().all() and z.abs().max() < 8.0  # e² and 1 are the bounds without noise
 
 
 def test_an_ode_has_one_path_and_a_plain_sde_many():

@@ -39,12 +39,14 @@ class BySeries:
         test: part of the series for the final test.
         shuffle: draw the series at random; False keeps their order, train first, test last.
         seed: of the draw.
+        stratify: every part has its share of every class; for series with labels.
     """
 
     val: float = 0.15
     test: float = 0.15
     shuffle: bool = True
     seed: int = 0
+    stratify: bool = False
 
     def __call__(self, paths: Paths, cut: Cut) -> Parts:
         n = len(paths.t)
@@ -53,6 +55,8 @@ class BySeries:
             if self.shuffle
             else torch.arange(n)
         )
+        if self.stratify:
+            order = order[_evenly(_labels(paths)[order])]
         a, b = round(n * (1 - self.val - self.test)), round(n * (1 - self.test))
         if a < 1:
             raise DataError(
@@ -64,6 +68,26 @@ class BySeries:
         rows = order[:a], order[a:b], order[b:]
         val, test = (cut(take(paths, r)) if len(r) else None for r in rows[1:])
         return Parts(take(paths, rows[0]), val, test)
+
+
+def _labels(paths: Paths) -> Tensor:
+    if paths.labels is None:
+        raise DataError(
+            "D02",
+            "BySeries(stratify=True) got paths without labels",
+            "a class for every series",
+            "Read the table with label='<column>', or leave stratify away",
+        )
+    return paths.labels
+
+
+def _evenly(y: Tensor) -> Tensor:
+    """An order (n,) of which every stretch holds each class in proportion, as nearly as can be."""
+    rank = torch.empty(len(y), dtype=torch.float64)
+    for c in y.unique():
+        chosen = (y == c).nonzero()[:, 0]
+        rank[chosen] = (torch.arange(len(chosen)).double() + 0.5) / len(chosen)
+    return rank.argsort(stable=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -156,35 +156,55 @@ def _phi(a: Tensor) -> Tensor:
     return torch.where(still, 1 - a / 2, -torch.expm1(-a) / a.where(~still, 1.0))
 
 
-def lie(sde: LinearNoise) -> Step:
+def lie(sde: LinearNoise, kappa: Tensor | None = None) -> Step:
     """(z + f h) exp(sigma dW - sigma² h/2): drift by Euler, then the noise exactly.
 
-    Strong order 1 for diagonal and scalar noise; one evaluation.
+    With kappa (H,) the drift is f - kappa z, its linear part solved exactly: z + f h becomes
+    z e^{-kappa h} + f (1 - e^{-kappa h}) / kappa, with no bound on kappa h. Strong order 1 for diagonal
+    and scalar noise; one evaluation.
     """
     drift, sigma, _ = sde
 
     def prepare(t: Tensor, h: Tensor, noise: Noise, *u: Tensor) -> tuple[Tensor, ...]:
-        return h, _log_noise(sigma(t, *u), h, noise.dw).exp()
+        factor = _log_noise(sigma(t, *u), h, noise.dw).exp()
+        if kappa is None:
+            return h, factor
+        a = kappa * h
+        return h * _phi(a), factor, torch.exp(-a)
 
-    def advance(t: Tensor, z: Tensor, u: tuple[Tensor, ...], h: Tensor, factor: Tensor) -> Tensor:
-        return torch.addcmul(z, drift(t, z, *u), h) * factor
+    def advance(
+        t: Tensor, z: Tensor, u: tuple[Tensor, ...], h: Tensor, factor: Tensor, *decay: Tensor
+    ) -> Tensor:
+        f = drift(t, z, *u)
+        return torch.addcmul(z * decay[0] if decay else z, f, h) * factor
 
     return Step(prepare, advance)
 
 
-def logarithmic(sde: Geometric) -> Step:
+def logarithmic(sde: Geometric, kappa: Tensor | None = None) -> Step:
     """z exp((growth - sigma²/2) h + sigma dW): Euler for log|z|, where the noise is additive.
 
     Keeps the sign of z, and zero; exact for constant growth and sigma, else strong order 1; one
-    evaluation. The exponent of one step is held within ±30.
+    evaluation. The exponent of one step is held within ±30. With kappa (H,) the growth is that of
+    `sde` less kappa log|z|, and log|z| takes a step of `exponential_euler`, with no bound on kappa h.
     """
     growth, sigma, _ = sde
 
     def prepare(t: Tensor, h: Tensor, noise: Noise, *u: Tensor) -> tuple[Tensor, ...]:
-        return h, _log_noise(sigma(t, *u), h, noise.dw)
+        s = sigma(t, *u)
+        if kappa is None:
+            return h, _log_noise(s, h, noise.dw)
+        a = kappa * h
+        held = h * _phi(a)
+        return held, _log_noise(s, held, noise.dw * _phi(2 * a).sqrt()), torch.expm1(-a)
 
-    def advance(t: Tensor, z: Tensor, u: tuple[Tensor, ...], h: Tensor, noise: Tensor) -> Tensor:
+    def advance(
+        t: Tensor, z: Tensor, u: tuple[Tensor, ...], h: Tensor, noise: Tensor, *decay: Tensor
+    ) -> Tensor:
         exponent = torch.addcmul(noise, growth(t, z, *u), h)
+        if decay:
+            level = z.abs().clamp(min=torch.finfo(z.dtype).tiny).log()
+            exponent = torch.addcmul(exponent, level, decay[0])
         return z * exponent.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp()
 
     return Step(prepare, advance)

@@ -4,12 +4,13 @@
     series. NeurIPS 2020.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import nll_loss
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from ..batch import Paths, compact
@@ -17,12 +18,13 @@ from ..data.tasks import Labels
 from ..nets import mlp
 from .base import Model, require_fitted
 from .neural_cde import CDEEncoder
+from .sde_encoder import SDEEncoder
 
 
 class GRUEncoder(nn.Module):
-    """h_i = GRU(h_{i-1}, (x_i, observed_i, log(1 + t_i - t_{i-1}))): the plain recurrent encoder.
+    """h_i = GRU(h_{i-1}, (x_i, observed_i, log(1 + 100 (t_i - t_{i-1})))): the plain recurrent encoder.
 
-    Unobserved values enter as zero. Rows without any observation are skipped.
+    Time is in units of a typical length of a series. Unobserved values enter as zero. Rows without any observation are skipped.
 
     Args:
         dim: coordinates of the series, D.
@@ -40,27 +42,32 @@ class GRUEncoder(nn.Module):
         given = compact(given)
         x = given.x.where(given.mask, 0.0)
         gap = given.t.diff(dim=1, prepend=given.t[:, :1]).to(x.dtype)
-        rows = torch.cat([x, given.mask.to(x.dtype), torch.log1p(gap)[..., None]], -1)
+        rows = torch.cat([x, given.mask.to(x.dtype), torch.log1p(100 * gap)[..., None]], -1)
         count = given.mask.any(-1).sum(1).clamp(min=1).cpu()
         packed = pack_padded_sequence(rows, count, batch_first=True, enforce_sorted=False)
         state: Tensor = self.cells(packed)[1][-1]
         return state
 
 
-ENCODERS: dict[str, Any] = {"cde": CDEEncoder, "gru": GRUEncoder}  # (dim, hidden, **options)
+ENCODERS: dict[str, Any] = {  # (dim, hidden, **options)
+    "sde": SDEEncoder,
+    "cde": CDEEncoder,
+    "gru": GRUEncoder,
+}
 
 
 class Classifier(Model):
-    """P(y | x) = softmax(W z + b), z the last state of an encoder of the series  [1]
+    """P(y | x) = mean_k softmax(head(z_k)), z_k the last states of an encoder of the series  [1]
 
-    The loss is the cross-entropy in nats per label; who knows nothing scores log(classes). Coordinates
-    are standardised, and time is counted in median gaps, by what the first epoch shows: it needs no
-    `Scaled`. Covariates go to the encoder as they are.
+    An "sde" gives K of them, drawn anew each time; "cde" and "gru" give one. The loss is the cross-entropy
+    -log P(y | x) in nats per label; who knows nothing scores log(classes). Coordinates
+    are standardised, and time is counted from the first row in median lengths of a series, by what the
+    first epoch shows: it needs no `Scaled`. Covariates go to the encoder as they are.
 
     Args:
         dim: coordinates of the series, D.
         classes: how many there are.
-        encoder: "cde" (a `CDEEncoder`) or "gru" (a `GRUEncoder`).
+        encoder: "sde" (an `SDEEncoder`), "cde" (a `CDEEncoder`) or "gru" (a `GRUEncoder`).
         hidden: size of the state of the encoder, H.
         weights: how much a label of each class counts in the loss; "balanced" lets each class count as
             much as any other, and a label 1 on average; None counts every label once.
@@ -77,7 +84,7 @@ class Classifier(Model):
         self,
         dim: int,
         classes: int,
-        encoder: Literal["cde", "gru"] = "cde",
+        encoder: Literal["sde", "cde", "gru"] = "cde",
         hidden: int = 32,
         weights: Sequence[float] | Literal["balanced"] | None = None,
         options: dict[str, Any] | None = None,
@@ -95,20 +102,22 @@ class Classifier(Model):
         self.register_buffer("unit", torch.ones((), dtype=torch.float64))
         self.register_buffer("fitted", torch.tensor(False))
 
-    def logits(self, given: Paths) -> Tensor:
-        """log P(y | x) up to a constant: (B, classes)."""
+    def log_probabilities(self, given: Paths) -> Tensor:
+        """log P(y | x): (B, classes)."""
         require_fitted(self.fitted, "Classifier")
         t = ((given.t - given.t[:, :1]) / self.unit).to(self.mean.dtype)
         inside = given._replace(t=t, x=(given.x - self.mean) / self.std)
-        return self.head(self.encoder(inside))  # type: ignore[no-any-return]
+        z = self.encoder(inside)  # (B, H) or (K, B, H)
+        each = self.head(z).log_softmax(-1).view(-1, len(t), self.classes)
+        return each.logsumexp(0) - math.log(len(each))  # type: ignore[no-any-return]
 
     def probabilities(self, given: Paths) -> Tensor:
         """P(y | x): (B, classes)."""
-        return self.logits(given).softmax(-1)
+        return self.log_probabilities(given).exp()
 
     def loss(self, given: Paths, want: Labels) -> Tensor:
         y = want.y.long()
-        nats = cross_entropy(self.logits(given), y, reduction="none")
+        nats = nll_loss(self.log_probabilities(given), y, reduction="none")
         return (self.weight[y] * nats).mean()
 
     def sample(self, given: Paths, at: Tensor, n: int) -> Tensor:
@@ -120,16 +129,16 @@ class Classifier(Model):
             self._fit(*train)
 
     def _fit(self, given: Paths, want: Labels) -> None:
-        """Moments of the coordinates, the median gap, and how frequent each class is."""
+        """Moments of the coordinates, the median length, and how frequent each class is."""
         rows = compact(given)
         seen = rows.x.double().where(rows.mask, torch.nan)
         mean = seen.nanmean((0, 1)).nan_to_num()  # zero for a channel never seen
         std = (seen - mean).square().nanmean((0, 1)).sqrt().nan_to_num()
         self.mean.copy_(mean)
         self.std.copy_(std.where(std > 1e-7 * mean.abs().clamp(min=1e-30), 1.0))
-        gaps = rows.t.double().diff(dim=1)
-        if bool((gaps > 0).any()):
-            self.unit.copy_(gaps[gaps > 0].median())
+        length = rows.t[:, -1].double() - rows.t[:, 0]
+        if bool((length > 0).any()):
+            self.unit.copy_(length[length > 0].median())
         if self.balanced:
             count = torch.bincount(want.y.long(), minlength=self.classes)
             present = (count > 0).sum()

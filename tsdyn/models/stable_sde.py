@@ -4,7 +4,6 @@
     data. ICLR 2024.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,53 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ..batch import Paths
-from ..maths.grid import Grid, grid, increments
+from ..maths.grid import grid
 from ..maths.near import interpolate, near
-from ..maths.ode import runge_kutta4
-from ..maths.sde import SDE, Field, Geometric, Langevin, LinearNoise, NoiseKind, langevin
-from ..maths.solve import require_finite, solve
-from ..maths.steps import Step, euler, exponential_euler, lie, logarithmic
+from ..maths.sde import NoiseKind
 from ..nets import local_features, mlp
 from .base import Model
+from .fields import Kind, Mode, field, follow
 from .heads import LOSSES, Law, LossName
-
-Kind = Literal["langevin", "linear_noise", "geometric", "neural", "ode"]
-SIGMA = (1e-3, 0.5)  # the diffusion of every latent coordinate lies between these
-
-
-def _sigma(t: Tensor, c: Tensor, s: Tensor) -> Tensor:
-    return s
-
-
-def _stable_langevin(r: Field, kappa: Tensor, noise: NoiseKind) -> Step:
-    """dz = (-kappa z + tanh r) dt + sigma dW"""
-    return exponential_euler(Langevin(kappa, lambda *u: r(*u).tanh(), _sigma, noise))
-
-
-def _stable_linear_noise(r: Field, kappa: Tensor, noise: NoiseKind) -> Step:
-    """dz = (-kappa z + tanh r) dt + sigma z dW"""
-    return lie(LinearNoise(lambda t, z, *u: r(t, z, *u).tanh() - kappa * z, _sigma, noise))
-
-
-def _stable_geometric(r: Field, kappa: Tensor, noise: NoiseKind) -> Step:
-    """dz / z = kappa (2 tanh r - log z) dt + sigma dW"""
-
-    def growth(t: Tensor, z: Tensor, *u: Tensor) -> Tensor:
-        return kappa * (2 * r(t, z, *u).tanh() - z.log())
-
-    return logarithmic(Geometric(growth, _sigma, noise))
-
-
-STABLE: dict[str, Callable[[Field, Tensor, NoiseKind], Step]] = {
-    "langevin": _stable_langevin,
-    "linear_noise": _stable_linear_noise,
-    "geometric": _stable_geometric,
-}
-PAPER: dict[str, Callable[[Field, NoiseKind], Step]] = {
-    "langevin": lambda r, noise: euler(langevin(0.0, r, _sigma, noise)),
-    "linear_noise": lambda r, noise: lie(LinearNoise(r, _sigma, noise)),
-    "geometric": lambda r, noise: logarithmic(Geometric(r, _sigma, noise)),
-}
 
 
 class StableSDE(Model):
@@ -110,7 +69,7 @@ class StableSDE(Model):
         self,
         dim: int,
         kind: Kind = "langevin",
-        mode: Literal["stable", "paper"] = "stable",
+        mode: Mode = "stable",
         hidden: int = 64,
         depth: int = 2,
         neighbours: int = 4,
@@ -122,24 +81,14 @@ class StableSDE(Model):
         objective: LossName = "nll",
     ):
         super().__init__()
-        self.kind, self.stable = kind, mode == "stable"
         self.hidden, self.neighbours, self.draws = hidden, neighbours, draws
         self.covariates, self.dt = covariates, dt
-        self.noise_kind: NoiseKind = noise
         self.objective = LOSSES[objective]
         heavy = tails == "student"
         self.dof = nn.Parameter(torch.full((dim,), 6.0)) if heavy else None  # above 2, by softplus
         self.embed = mlp((6 * neighbours + 1) * dim + covariates, hidden, hidden, depth=1)
         self.start = nn.Linear(hidden, hidden)
-        self.control = nn.Linear(hidden, hidden)  # c's part of the first layer of r, hoisted
-        self.state = nn.Linear(hidden, hidden, bias=False)
-        self.drift = nn.Sequential(nn.SiLU(), mlp(hidden, hidden, hidden, depth - 1))
-        if kind == "neural":
-            self.diffusion = mlp(2 * hidden, hidden, hidden, depth=1)
-        elif kind != "ode":
-            self.volatility = mlp(1, hidden // 2, hidden, depth=1)
-            if self.stable:  # softplus: .13 per unit of time
-                self.kappa = nn.Parameter(torch.full((hidden,), -2.0))
+        self.field = field(kind, mode, hidden, hidden, depth, noise)
         self.readout = mlp(2 * hidden, hidden, 2 * dim, depth=1)
         with torch.no_grad():  # start from the interpolated level, with a spread of about .3
             last = self.readout[-1]
@@ -147,23 +96,6 @@ class StableSDE(Model):
             last.weight.mul_(0.1)
             last.bias.zero_()
             last.bias[dim:] = -1.0
-
-    def step(self) -> Step:
-        """One step of z, by the scheme that fits; its functions see (t, z, c, sigma(t))."""
-
-        def r(t: Tensor, z: Tensor, c: Tensor, *s: Tensor) -> Tensor:
-            return self.drift(c + self.state(z))  # type: ignore[no-any-return]
-
-        def g(t: Tensor, z: Tensor, c: Tensor) -> Tensor:
-            return softplus(self.diffusion(torch.cat([z, c], -1)) - 2.0)
-
-        if self.kind == "ode":
-            return runge_kutta4(r)
-        if self.kind == "neural":
-            return euler(SDE(r, g, self.noise_kind))
-        if self.stable:
-            return STABLE[self.kind](r, softplus(self.kappa), self.noise_kind)
-        return PAPER[self.kind](r, self.noise_kind)
 
     def predict(self, given: Paths, at: Tensor, n: int) -> Law:
         """n latent paths and the laws of the values they show at times (B, T)."""
@@ -187,23 +119,8 @@ class StableSDE(Model):
             [b - a for a, b in zip((0, *steps.stops), steps.stops)], device=c.device
         )
         interval = torch.arange(len(count), device=c.device).repeat_interleave(count)
-        control = self.control(c).transpose(0, 1)[interval]  # (N, B, H)
-        controls = [control]
-        if self.kind not in ("neural", "ode"):
-            controls.append(self._sigma(steps.t - begin[:, None].to(steps.t.dtype)))
-        z0 = torch.tanh(self.start(c[:, 0]))  # (B, H)
-        if self.kind == "geometric":
-            z0 = z0.exp()  # of one sign, and away from zero, where it would stay
-        z0 = z0.repeat(n, 1)
-        many = Grid(steps.t.repeat(1, n, 1), steps.h.repeat(1, n, 1), steps.stops)
-        noise = increments(many, z0 if self.noise_kind == "diagonal" else z0[:, :1])
-        z = solve(self.step(), z0, many, noise, tuple(u.repeat(1, n, 1) for u in controls))
-        return require_finite(z, many).view(n, len(c), len(many.stops), self.hidden)
-
-    def _sigma(self, elapsed: Tensor) -> Tensor:
-        """sigma(t) in its bounds, from the time since the start (N, B, 1): (N, B, H)."""
-        low, high = SIGMA
-        return low + (high - low) * torch.sigmoid(self.volatility(torch.log1p(elapsed)) - 1.5)
+        z0 = self.field.start(self.start(c[:, 0]))
+        return follow(self.field, z0, c.transpose(0, 1)[interval], steps, begin, n)
 
     def _begin(self, age: Tensor, at: Tensor) -> Tensor:
         """Where z starts: the last given time before the first wanted one, else that one itself."""
