@@ -31,7 +31,7 @@ OWNERS = {
     "mpl_toolkits": {"plot.py"},
     "torchsde": {"maths/solve.py", "maths/adaptive.py"},
     "scipy": {"data/*", "maths/*"},
-    "gpytorch": set(),
+    "gpytorch": {"models/from_gpytorch.py"},
     "pyro": set(),
     "anndata": {"data/*"},
 }

@@ -1,7 +1,7 @@
 """Models on disk: the class, its arguments, its tensors. Nothing else is ever read or imported.
 
 A file is a dictionary {"tsdyn": {"format", "class", "arguments", "weights"}}, written by torch and
-read with `weights_only=True`. The class must be a `Model` that is already known: one of
+read with `weights_only=True`. Every class in it must be a `Part`, as models are, that is already known: one of
 `tsdyn.models`, or one of the user's own whose module has been imported. Loading runs no code of the
 file's choosing.
 """
@@ -16,26 +16,41 @@ from typing import Any
 import torch
 
 from .errors import CheckpointError, did_you_mean
-from .models.base import Model
+from .models.base import Model, Part
 
 FORMAT = 1
 
 
 def pack(model: Model) -> dict[str, Any]:
     """Class name, arguments (wrapped models packed likewise) and tensors, as plain types."""
-    cls = type(model)
+    return {
+        **_recipe(model),
+        "weights": {k: v.detach().cpu() for k, v in model.state_dict().items()},
+        "channels": [str(c) for c in model.channels],
+    }
+
+
+def _recipe(part: Part) -> dict[str, Any]:
+    """Class and arguments; the tensors of what is wrapped are among those of the wrapper."""
+    cls = type(part)
     return {
         "format": FORMAT,
         "class": f"{cls.__module__}.{cls.__qualname__}",
-        "arguments": {k: _plain(v, f"{cls.__name__}.{k}") for k, v in model.arguments.items()},
-        "weights": {k: v.detach().cpu() for k, v in model.state_dict().items()},
-        "channels": [str(c) for c in model.channels],
+        "arguments": {k: _plain(v, f"{cls.__name__}.{k}") for k, v in part.arguments.items()},
+        "weights": {},
     }
 
 
 def unpack(packed: dict[str, Any], device: str | torch.device = "cpu") -> Model:
     """The model again, in eval mode."""
     model = _build(packed)
+    if not isinstance(model, Model):
+        raise CheckpointError(
+            "C04",
+            f"the checkpoint holds a {packed['class']}",
+            "a Model",
+            "Load the model it is part of",
+        )
     try:
         model.load_state_dict(packed["weights"])
     except RuntimeError as error:
@@ -157,7 +172,7 @@ def _packed(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
     return packed
 
 
-def _build(packed: dict[str, Any]) -> Model:
+def _build(packed: dict[str, Any]) -> Part:
     if packed["format"] != FORMAT:
         newer = packed["format"] > FORMAT
         raise CheckpointError(
@@ -179,8 +194,8 @@ def _build(packed: dict[str, Any]) -> Model:
         ) from None
 
 
-def find_class(name: str) -> type[Model]:
-    """The `Model` of that full name among those already known; C04 otherwise.
+def find_class(name: str) -> type[Part]:
+    """The `Part` of that full name among those already known; C04 otherwise.
 
     A module of `tsdyn.models` is imported on demand; no other module ever is.
     """
@@ -189,7 +204,7 @@ def find_class(name: str) -> type[Model]:
     file = Path(__file__).parent / "models" / f"{module.removeprefix(home)}.py"
     if module.startswith(home) and module.removeprefix(home).isidentifier() and file.is_file():
         importlib.import_module(module)
-    known = {f"{c.__module__}.{c.__qualname__}": c for c in _subclasses(Model)}
+    known = {f"{c.__module__}.{c.__qualname__}": c for c in _subclasses(Part)}
     if name not in known:
         raise CheckpointError(
             "C04",
@@ -206,8 +221,8 @@ def _subclasses(cls: type) -> list[type]:
 
 
 def _plain(value: Any, where: str) -> Any:
-    if isinstance(value, Model):
-        return {**pack(value), "weights": {}}  # they are among those of the wrapper
+    if isinstance(value, Part):
+        return _recipe(value)
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)  # numpy's float64 is a float, but not a plain one

@@ -12,7 +12,8 @@ from tsdyn.evaluation import scores
 from tsdyn.io import load, save
 from tsdyn.lit.fit import fit
 from tsdyn.models import fields
-from tsdyn.models.classifier import Classifier, GRUEncoder
+from tsdyn.models.classifier import Classifier
+from tsdyn.models.gru import GRUEncoder
 
 ENCODERS = ["sde", "cde", "gru"]
 

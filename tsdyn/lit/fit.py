@@ -36,6 +36,7 @@ def fit(
     window: int | None = None,
     stride: int = 1,
     lr: float = 1e-3,
+    anneal: bool = False,
     seed: int = 0,
     patience: int | None = None,
     max_seconds: float | None = None,
@@ -58,6 +59,7 @@ def fit(
         batch_size: rows per step.
         window, stride: cut long series into stretches of `window` rows, `stride` apart.
         lr: step size of Adam.
+        anneal: lower the step size to zero along a cosine, over all epochs.
         seed: of the order of the data, the cuts and the draws.
         patience: stop after so many epochs without a better validation loss.
         max_seconds: stop after so many seconds.
@@ -75,7 +77,8 @@ def fit(
         )
     split = BySeries(val, 0.0, seed=seed) if isinstance(val, float) else val or _everything
     data = LitData(lambda: paths, task, split, batch_size, window, stride, seed)
-    module = LitModel(model, partial(torch.optim.Adam, lr=lr), seed=seed)
+    cosine = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs) if anneal else None
+    module = LitModel(model, partial(torch.optim.Adam, lr=lr), cosine, seed=seed)
     with quiet(".*"), _undisturbed(), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(seed)
         checkpoints = Checkpoints(folder or scratch, last=folder is not None)

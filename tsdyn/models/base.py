@@ -2,7 +2,7 @@
 
 import abc
 import inspect
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +31,22 @@ class _Remembers(abc.ABCMeta):
         return self
 
 
-class Model(nn.Module, metaclass=_Remembers):
+P = TypeVar("P", bound="Part")
+
+
+class Part(nn.Module, metaclass=_Remembers):
+    """A module that a checkpoint may name: its class, its arguments and its weights are all it is."""
+
+    arguments: dict[str, Any]
+
+
+class Model(Part):
     """A conditional distribution: p(want | given).
 
     Every batch is a pair: what is `given` and what is `want`ed. Forecasting, imputation and
     reconstruction differ only in how the pair was cut; no model asks which it is.
     """
 
-    arguments: dict[str, Any]
     channels: tuple[str, ...] = ()  # that it was trained on, by name and in order; may be empty
 
     @abc.abstractmethod
@@ -65,13 +73,18 @@ def title(model: Model) -> str:
 
 def fresh(model: Model) -> Model:
     """Another model of the same arguments, with first weights of its own draw."""
+    return renewed(model)
+
+
+def renewed(part: P) -> P:
+    """Another part of the same arguments."""
 
     def again(value: Any) -> Any:
-        if isinstance(value, Model):
-            return fresh(value)
+        if isinstance(value, Part):
+            return renewed(value)
         return [again(v) for v in value] if isinstance(value, list | tuple) else value
 
-    return type(model)(**{name: again(value) for name, value in model.arguments.items()})
+    return type(part)(**{name: again(value) for name, value in part.arguments.items()})
 
 
 def require_fitted(fitted: Tensor, model: str) -> None:

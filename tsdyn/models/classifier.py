@@ -9,45 +9,16 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import nll_loss
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from ..batch import Paths, compact
 from ..data.tasks import Labels
 from ..nets import mlp
 from .base import Model, require_fitted
+from .gru import GRUEncoder
 from .neural_cde import CDEEncoder
 from .sde_encoder import SDEEncoder
-
-
-class GRUEncoder(nn.Module):
-    """h_i = GRU(h_{i-1}, (x_i, observed_i, log(1 + 100 (t_i - t_{i-1})))): the plain recurrent encoder.
-
-    Time is in units of a typical length of a series. Unobserved values enter as zero. Rows without any observation are skipped.
-
-    Args:
-        dim: coordinates of the series, D.
-        hidden: size of the state, H.
-        layers: recurrent layers, one above the other.
-    """
-
-    def __init__(self, dim: int, hidden: int = 32, layers: int = 1):
-        super().__init__()
-        self.hidden = hidden
-        self.cells = nn.GRU(2 * dim + 1, hidden, layers, batch_first=True)
-
-    def forward(self, given: Paths) -> Tensor:
-        """The state after the last observed row of each series: (B, H)."""
-        given = compact(given)
-        x = given.x.where(given.mask, 0.0)
-        gap = given.t.diff(dim=1, prepend=given.t[:, :1]).to(x.dtype)
-        rows = torch.cat([x, given.mask.to(x.dtype), torch.log1p(100 * gap)[..., None]], -1)
-        count = given.mask.any(-1).sum(1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(rows, count, batch_first=True, enforce_sorted=False)
-        state: Tensor = self.cells(packed)[1][-1]
-        return state
-
 
 ENCODERS: dict[str, Any] = {  # (dim, hidden, **options)
     "sde": SDEEncoder,
