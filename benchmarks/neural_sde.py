@@ -58,7 +58,6 @@ MODELS = {  # encoder, its options, step size of Adam
     "LSDE": sde("langevin"),
     "LNSDE": sde("linear_noise"),
     "GSDE": sde("geometric"),
-    "neural SDE": sde("neural"),
     "neural ODE": sde("ode"),
     "neural CDE": ("cde", {"counts": False}, 1e-2),
     "GRU with time gaps": ("gru", {}, 1e-2),

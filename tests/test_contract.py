@@ -1,11 +1,12 @@
 """Every file in configs/ must train, predict, and come back from disk. New models get these for nothing.
 
 A configuration trains for two batches through the command line's own objects; then its model is asked
-about a few series that it was to be judged on. Losses may be random: they are compared by means over
+about a few series that it was to be judged on: for values at times, or for their labels. Losses may be random: they are compared by means over
 draws, within 5 standard errors (which ten draws know to a quarter).
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tsdyn.batch import Paths, each, take
+from tsdyn.batch import Paths, each
+from tsdyn.data.tasks import Labels
 from tsdyn.errors import DataError
 from tsdyn.io import load
 from tsdyn.lit.cli import Command
+from tsdyn.lit.kinds import kind_of
 from tsdyn.models.base import Model
 from tsdyn.predict import draw, forecast, reproducible
 
@@ -27,8 +30,51 @@ REPEATS = 10
 class Trained(NamedTuple):
     model: Model
     given: Paths
-    want: Paths
+    want: Paths | Labels
     file: Path  # the checkpoint
+
+    @property
+    def at(self) -> Tensor:
+        """What a model is asked with: times (B, T), or of labels only how many there are (B,)."""
+        return self.want.t if isinstance(self.want, Paths) else self.want.y
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of one draw: (B, T, D) or (B,)."""
+        return self.want.x.shape if isinstance(self.want, Paths) else self.want.y.shape
+
+    @property
+    def counts(self) -> Tensor:
+        """How many values of each series, or labels, the loss is a mean over: (B,)."""
+        if isinstance(self.want, Paths):
+            return self.want.mask.flatten(1).sum(1).double()
+        return torch.ones_like(self.want.y, dtype=torch.float64)
+
+    @property
+    def pair(self) -> tuple[Paths, Paths | Labels]:
+        return self.given, self.want
+
+
+def rows_of(pair: tuple[Any, Any], rows: list[int]) -> tuple[Any, Any]:
+    """Some series of a question."""
+    return kind_of(pair[0]).slice(*pair, torch.tensor(rows, device=pair[0].t.device))
+
+
+def on_paths(f: Any, pair: tuple[Any, Any]) -> tuple[Any, ...]:
+    """f of what is given, and of what is wanted where that has times too."""
+    return tuple(f(p) if isinstance(p, Paths) else p for p in pair)
+
+
+def with_unobserved(filler: float, pair: tuple[Any, Any]) -> tuple[Any, ...]:
+    """The question with this number wherever nothing was observed."""
+    return on_paths(lambda p: p._replace(x=p.x.where(p.mask, filler)), pair)
+
+
+def nowhere(error: DataError) -> bool:
+    """Whether data are not on this machine: a folder for them under TSDYN_DATA is a promise that they are."""
+    needed = re.search(r"needs the file `([^/`]+)/", str(error))
+    own = os.environ.get("TSDYN_DATA")
+    return needed is not None and not (own and Path(own, needed[1]).is_dir())
 
 
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda p: p.stem)
@@ -47,20 +93,24 @@ def trained(request, tmp_path_factory) -> Trained:
     try:
         cli = Command(["fit", "--config", str(request.param), *flags])
     except DataError as error:
-        if error.code != "TSD-D01" or os.environ.get("TSDYN_DATA"):
+        if not nowhere(error):
             raise
         pytest.skip(f"the data of {request.param.name} are not here; set TSDYN_DATA")
     batches = cli.datamodule.val_dataloader() or cli.datamodule.train_dataloader()
     given, want, _ = next(iter(batches))
-    rows = list(range(min(3, len(given.t))))
+    few = rows_of((given, want), list(range(min(3, len(given.t)))))
     (file,) = folder.rglob("last.ckpt")
-    return Trained(cli.model.model, take(given, rows), take(want, rows), file)
+    return Trained(cli.model.model, *few, file)
 
 
 @pytest.fixture
 def case(trained, device) -> Trained:
     model = trained.model.to(device).eval()
-    given, want = (each(p, lambda f: f.to(device)) for p in (trained.given, trained.want))
+    given = each(trained.given, lambda f: f.to(device))
+    want = trained.want
+    want = (
+        each(want, lambda f: f.to(device)) if isinstance(want, Paths) else Labels(want.y.to(device))
+    )
     return Trained(model, given, want, trained.file)
 
 
@@ -97,26 +147,27 @@ def test_loss_is_a_finite_number_whose_gradient_reaches_every_parameter(case):
 
 
 def test_samples_have_the_shape_of_what_was_asked_and_are_finite(case):
-    draws = draw(case.model, case.given, case.want.t, 3)
-    assert draws.shape == (3, *case.want.x.shape) and draws.isfinite().all()
-    assert draws.dtype == case.given.x.dtype
+    draws = draw(case.model, case.given, case.at, 3)
+    assert draws.shape == (3, *case.shape) and draws.isfinite().all()
+    if isinstance(case.want, Labels):
+        assert draws.dtype == case.want.y.dtype
+        assert (draws >= 0).all() and (draws < case.model.arguments["classes"]).all()
+    else:
+        assert draws.dtype == case.given.x.dtype
 
 
 def test_unobserved_values_are_never_read(case):
-    clean, poisoned = (
-        [p._replace(x=p.x.where(p.mask, filler)) for p in (case.given, case.want)]
-        for filler in (0.0, torch.nan)
-    )
+    clean, poisoned = (with_unobserved(filler, case.pair) for filler in (0.0, torch.nan))
     torch.testing.assert_close(losses(case.model, clean, 2), losses(case.model, poisoned, 2))
     draws = []
     for given, _ in (clean, poisoned):
         with reproducible(case.model, 0):
-            draws.append(case.model.sample(given, case.want.t, 2))
+            draws.append(case.model.sample(given, case.at, 2))
     torch.testing.assert_close(*draws)
 
 
 def test_gradients_stay_finite_where_nothing_was_observed(case):
-    given, want = (p._replace(x=p.x.where(p.mask, torch.nan)) for p in (case.given, case.want))
+    given, want = with_unobserved(torch.nan, case.pair)
     case.model.zero_grad()
     loss = case.model.loss(given, want)
     if loss.requires_grad:
@@ -130,34 +181,36 @@ def test_it_comes_back_from_disk(case, device):
     draws = []
     for model in (case.model, back):
         with reproducible(model, 0):
-            draws.append(draw(model, case.given, case.want.t, 2))
+            draws.append(draw(model, case.given, case.at, 2))
     torch.testing.assert_close(*draws, rtol=0, atol=0)
 
 
 def test_the_seed_decides_the_draws(case):
-    given = each(case.given, Tensor.cpu)
-    one, again, other = (
-        forecast(case.model, given, times=case.want.t.cpu(), samples=2, seed=s).samples
-        for s in (0, 0, 1)
-    )
+    def draws(seed: int) -> Tensor:
+        if isinstance(case.want, Paths):
+            given = each(case.given, Tensor.cpu)
+            return forecast(case.model, given, times=case.at.cpu(), samples=2, seed=seed).samples
+        with reproducible(case.model, seed):
+            return draw(case.model, case.given, case.at, 100)  # few of a few classes may agree
+
+    one, again, other = draws(0), draws(0), draws(1)
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
 def test_the_order_of_the_series_does_not_matter(case):
-    order = torch.arange(len(case.given.t)).flip(0)
-    turned = take(case.given, order), take(case.want, order)
-    assert_same_mean(losses(case.model, (case.given, case.want)), losses(case.model, turned))
+    turned = rows_of(case.pair, list(range(len(case.given.t)))[::-1])
+    assert_same_mean(losses(case.model, case.pair), losses(case.model, turned))
 
 
 def test_every_value_weighs_the_same_whatever_series_it_shares_a_batch_with(case):
     """loss(all) n = sum over series of loss(series) n_series."""
-    count = case.want.mask.flatten(1).sum(1).double()
+    count = case.counts
     alone = [
-        losses(case.model, (take(case.given, [b]), take(case.want, [b]))) * count[b]
+        losses(case.model, rows_of(case.pair, [b])) * count[b]
         for b in range(len(count))
         if count[b] > 0
     ]
-    together = losses(case.model, (case.given, case.want))
+    together = losses(case.model, case.pair)
     assert_same_mean(together, torch.stack(alone).sum(0) / count.sum())
 
 
@@ -170,8 +223,7 @@ def test_padding_changes_nothing(case):
         covariates = None if p.covariates is None else longer(p.covariates)
         return p._replace(t=longer(p.t), x=longer(p.x), mask=mask, covariates=covariates)
 
-    pair = case.given, case.want
-    assert_same_mean(losses(case.model, pair), losses(case.model, tuple(map(padded, pair))))
+    assert_same_mean(losses(case.model, case.pair), losses(case.model, on_paths(padded, case.pair)))
 
 
 def test_there_are_configurations():

@@ -1,7 +1,7 @@
 """The `tsdyn` command: a light front that loads what a verb needs, and nothing before.
 
-`fit`, `validate`, `test` and `predict` are configured runs and go to Lightning's command line; the
-other verbs answer from a table or a saved model. Exit codes: 0 done, 1 failed while running, 2 wrong
+`fit`, `validate`, `test` and `predict` are configured runs and go to Lightning's command line, as does
+`sweep`, which is many of them; the other verbs answer from a table or a saved model. Exit codes: 0 done, 1 failed while running, 2 wrong
 usage, data, configuration or checkpoint, 130 interrupted, 143 terminated.
 """
 
@@ -176,6 +176,40 @@ def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
+def _sweep(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train and test a configuration at every rate of missing data and from every seed. What is "
+        "missing is dropped from what is given, in training, validation and test, and is the same for "
+        "every seed; what is missing at a low rate is missing at a higher one too. Prints a row per "
+        "rate: mean +- standard deviation over the seeds of the test scores, at the weights of "
+        "the best validation loss."
+    )
+    parser.epilog = (
+        "A run that is finished in the folder is read, not repeated, and one that was stopped goes on; "
+        "with another configuration or other options it starts anew. Example: tsdyn sweep --config "
+        "configs/hopper.yaml --missing 0 0.3 0.5 0.7 --seeds 0 1 2 -- --trainer.max_epochs 20"
+    )
+    parser.add_argument("--config", metavar="FILE", required=True, help="what `tsdyn fit` takes")
+    parser.add_argument(
+        "--missing",
+        metavar="RATE",
+        nargs="+",
+        type=float,
+        required=True,
+        help="parts of the given that are dropped, in [0, 1); how is in data.missing of the configuration",
+    )
+    parser.add_argument(
+        "--seeds", metavar="SEED", nargs="+", type=int, default=[0], help="of training (default: 0)"
+    )
+    parser.add_argument(
+        "--folder", help="where the runs are kept (default: runs/<name of the configuration>-sweep)"
+    )
+    parser.add_argument("--out", metavar="FILE", help="write the scores of every run as .csv")
+    parser.add_argument(
+        "fit_options", metavar="-- OPTION", nargs="*", help="any other options of `tsdyn fit`"
+    )
+
+
 def _nothing(parser: argparse.ArgumentParser) -> None:
     """A verb without options."""
 
@@ -186,6 +220,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "simulate": ("draw paths of a known system or a saved model", _simulate),
     "evaluate": ("hold a part of a table out, and score models and baselines on it", _evaluate),
     "backtest": ("score forecasts from several cut-offs in the past", _backtest),
+    "sweep": ("train and test a configuration at several rates of missing data", _sweep),
     "inspect": ("report what a table holds: times, gaps, missing values", _inspect),
     "list": ("list models, datasets, systems or configurations", _list),
     "demo": ("train, forecast, impute and score on weekly CO2, with pictures", _demo),
@@ -219,6 +254,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser().parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
+    if options.verb == "sweep":
+        return int(import_module(".lit.sweep", __package__).main(options))
     if options.verb == "version":
         print(f"tsdyn {__version__}")
         return 0

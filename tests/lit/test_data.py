@@ -6,9 +6,10 @@ import torch
 from toys import Ramp
 
 from tsdyn.batch import Entries, Names, Paths, Snapshots, take
-from tsdyn.data.split import BySeries, ByTime, Parts
+from tsdyn.data.missing import Missing
+from tsdyn.data.split import BySeries, ByTime, ByTimePoint, Parts
 from tsdyn.data.tasks import Forecasting, Imputation
-from tsdyn.errors import DataError
+from tsdyn.errors import ConfigError, DataError
 from tsdyn.lit.data import Ahead, LitData
 from tsdyn.lit.kinds import observed
 from tsdyn.lit.sampler import Batches, seed_of
@@ -220,3 +221,84 @@ def test_names_are_those_of_the_source():
 def test_forecasting_judges_every_kept_series():
     data = data_of(task=Forecasting(fraction=0.5), split=BySeries(0.5, 0.0))
     assert sum(len(given.t) for given, _, _ in data.val_dataloader()) == 10
+
+
+class TestMissing:
+    """Ramp has 20 series; what is missing of one is known by its name alone."""
+
+    def kept(self, loaders):
+        """name -> times that are given, over all batches of some loaders."""
+        return {
+            name: given.t[b][given.mask[b].any(-1)].tolist()
+            for loader in loaders
+            for given, _, _ in loader
+            for b, name in enumerate(given.names.series)
+        }
+
+    def everywhere(self, **options):
+        options = {"task": Forecasting(fraction=0.5), "missing": Missing(0.5)} | options
+        data = data_of(**options)
+        loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+        return self.kept(loaders)
+
+    def test_neither_split_nor_batches_nor_seeds_nor_epochs_matter(self):
+        one = self.everywhere()
+        assert len(one) == 20
+        for options in (
+            {"batch_size": 7, "buckets": False},
+            {"split": BySeries(0.3, 0.3, seed=4)},
+            {"seed": 5},
+            {"source": lambda: take(Ramp()(), list(range(20))[::-1])},
+        ):
+            assert self.everywhere(**options) == one
+        data = data_of(task=Forecasting(fraction=0.5), missing=Missing(0.5))
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(3)
+        assert self.kept([loader]).items() <= one.items()
+        given, _ = data.train_pair(2)
+        assert self.kept([[(given, None, None)]]).items() <= one.items()
+
+    def test_workers_give_the_same(self):
+        a, b = (data_of(missing=Missing(0.5), workers=w).train_dataloader() for w in (0, 2))
+        assert all(same(u[:2], v[:2]) for u, v in zip(a, b, strict=True))
+
+    def test_another_seed_drops_others(self):
+        assert self.everywhere() != self.everywhere(missing=Missing(0.5, seed=1))
+
+    def test_rates_are_paired(self):
+        rates = [self.everywhere(missing=Missing(rate)) for rate in (0.0, 0.3, 0.5, 0.8)]
+        for more, less in itertools.pairwise(rates):
+            assert all(set(less[name]) <= set(more[name]) for name in more)
+        assert sum(map(len, rates[-1].values())) < sum(map(len, rates[1].values()))
+
+    @pytest.mark.parametrize("split", [BySeries(0.2, 0.2), ByTime(0.3, 0.3), ByTimePoint(0.3, 0.3)])
+    def test_what_is_wanted_is_left_alone(self, split):
+        whole, thin = (data_of(split=split, missing=m) for m in (Missing(), Missing(0.5)))
+        for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+            for a, b in zip(getattr(whole, name)(), getattr(thin, name)(), strict=True):
+                assert torch.equal(a[1].mask, b[1].mask) and torch.equal(a[1].t, b[1].t)
+                rows, kept = a[0].mask.any(-1).sum(1), b[0].mask.any(-1).sum(1)
+                assert torch.equal(kept, rows - (0.5 * rows).long())
+
+    def test_predictions_are_given_everything(self):
+        ((given, _, _),) = data_of(missing=Missing(0.5), batch_size=20).predict_dataloader()
+        assert int(given.mask.sum()) == int(Ramp()().mask.sum())
+
+    def test_series_without_names_are_told_apart(self):
+        data = data_of(
+            source=lambda: Ramp()()._replace(names=None),
+            task=Forecasting(fraction=0.5),
+            missing=Missing(0.5),
+        )
+        assert data.names is None
+        loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+        assert self.kept(loaders).keys() == set(range(20))
+
+    def test_only_series_can_be_thinned(self):
+        entries = Entries(torch.rand(10, 3), torch.arange(10.0))
+        options = {"source": lambda: entries, "task": lambda e, generator=None: (e, e)}
+        with pytest.raises(ConfigError, match=r"TSD-X01.*data\.missing with Entries"):
+            data_of(**options, missing=Missing(0.5))
+
+    def test_spawned_workers_can_have_it(self):
+        assert pickle.dumps(data_of(missing=Missing(0.5)).train_dataloader().dataset)

@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,14 @@ BROKEN = ("TSD-M02", "TSD-M03")  # not the user's fault: the numbers
 
 def main(argv: list[str]) -> int:
     """Run one of the verbs; the exit code."""
+    return guarded(lambda: Command(argv))
+
+
+def guarded(run: Callable[[], object]) -> int:
+    """Run something that trains; the exit code. What goes wrong is said in one line."""
     try:
         with quiet(), signals():
-            Command(argv)
+            run()
     except TsdynError as error:
         return _refused(error)
     except Stopped as stopped:
@@ -177,7 +183,7 @@ class Command(LightningCLI):
         if self.subcommand == "fit" and not learns(self.model.model):
             kwargs["max_epochs"] = 1
             if config.max_epochs != 1 and not config.fast_dev_run:
-                _say("the model is a closed form: one epoch, whatever trainer.max_epochs says")
+                say("the model is a closed form: one epoch, whatever trainer.max_epochs says")
         kwargs |= {"callbacks": self.callbacks(config), "default_root_dir": str(self.folder)}
         if not config.fast_dev_run:
             kwargs["logger"] = self.loggers(config.logger)
@@ -193,7 +199,7 @@ class Command(LightningCLI):
         keeps = config.enable_checkpointing is not False and not config.fast_dev_run
         if keeps and self.subcommand == "fit":
             folder = self.folder / "checkpoints"
-            callbacks += [Checkpoints(folder), SaveOnException(folder, self.resume_command, _say)]
+            callbacks += [Checkpoints(folder), SaveOnException(folder, self.resume_command, say)]
         if self.subcommand == "predict":
             callbacks.append(ForecastWriter(self.output))
         return callbacks
@@ -256,14 +262,14 @@ class Command(LightningCLI):
             print(markdown(["score", "value"], [[k, f"{float(v):.4g}"] for k, v in scores]))
 
     def after_predict(self) -> None:
-        _say(f"predictions are in {self.output}")
+        say(f"predictions are in {self.output}")
 
     def after_fit(self) -> None:
         checkpoints: Any = self.trainer.checkpoint_callback
         if checkpoints and checkpoints.best_model_path:
             score = checkpoints.best_model_score
             best = f"best val/loss {score:.4g} in " if score is not None else "state in "
-            _say(f"{best}{checkpoints.best_model_path}")
+            say(f"{best}{checkpoints.best_model_path}")
 
 
 def _listed(value: Any) -> list[Any]:
@@ -290,6 +296,7 @@ def _is_first() -> bool:
     return rank == 0
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """To the person, once however many processes there are."""
     if _is_first():
         print(text, file=sys.stderr, flush=True)

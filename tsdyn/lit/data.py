@@ -14,16 +14,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..batch import Names, Paths, query, windows
+from ..batch import Names, Paths, default_names, query, windows
 from ..data.checks import require_learnable
+from ..data.missing import FromThinned, Missing
 from ..data.split import BySeries, Pair, Parts, Split
 from ..data.tasks import Task, holes
-from ..errors import DataError, did_you_mean, first
+from ..errors import ConfigError, DataError, did_you_mean, first
 from .kinds import kind_of, observed
 from .sampler import Batches, Chosen, seed_of
 
 Question = Callable[[Paths], Paths]
 Batch = tuple[Any, Any, Chosen]
+COMPLETE = Missing(0.0)
 
 
 class LitData(L.LightningDataModule):
@@ -40,6 +42,8 @@ class LitData(L.LightningDataModule):
         workers: processes that cut ahead of training; 0 cuts in the training process.
         buckets: put series of similar length into one minibatch.
         ask: the question of `predict`, given everything; by default the holes of the table.
+        missing: what is never seen of the given, in training, validation and test; what is wanted, and
+            what `predict` is given, is left alone. The same rows in every epoch and for every seed.
     """
 
     def __init__(
@@ -54,9 +58,11 @@ class LitData(L.LightningDataModule):
         workers: int = 0,
         buckets: bool = True,
         ask: Question = holes,
+        missing: Missing = COMPLETE,
     ):
         super().__init__()
         self.source, self.task, self.split = source, task, split
+        self.missing, self.cut = missing, FromThinned(task, missing)
         self.batch_size, self.window, self.stride = batch_size, window, stride
         self.seed, self.workers, self.buckets, self.ask = seed, workers, buckets, ask
         self.everything: Any = None
@@ -76,7 +82,9 @@ class LitData(L.LightningDataModule):
         if stage == "fit" and isinstance(self.everything, Paths):
             require_learnable(self.everything)
         split = self.split or (BySeries() if isinstance(self.everything, Paths) else _whole)
-        self.parts = split(self.everything, lambda paths: self.task(paths, _generator(self.seed)))
+        parts = split(self._named(), lambda paths: self.task(paths, _generator(self.seed)))
+        # a split may cut questions by itself: they are thinned after it
+        self.parts = Parts(parts.train, self._thinned(parts.val), self._thinned(parts.test))
         self.train = self.parts.train
         if self.window is not None:
             self.train = windows(self.train, self.window, self.stride)
@@ -88,7 +96,7 @@ class LitData(L.LightningDataModule):
 
     def train_pair(self, epoch: int) -> Pair:
         """The whole training set, cut by the task: what `Model.on_epoch` sees."""
-        return self.task(self.train, _generator(self.seed, epoch))
+        return self.cut(self.train, _generator(self.seed, epoch))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         kind = kind_of(self.train)
@@ -103,7 +111,7 @@ class LitData(L.LightningDataModule):
             batches.set_epoch(epochs.processed)
             if epochs.started > epochs.processed:
                 batches.skip(epochs.processed, steps.processed)
-        return self._loader(_Cuts(self.train, self.task, self.seed), batches)
+        return self._loader(_Cuts(self.train, self.cut, self.seed), batches)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
         return [] if self.parts is None or self.parts.val is None else self._judged(self.parts.val)
@@ -159,6 +167,26 @@ class LitData(L.LightningDataModule):
             "observed": observed(self.everything),
             "sha256": digest.hexdigest(),
         }
+
+    def _named(self) -> Any:
+        """Everything; what is missing of a series goes by its name, which it keeps in every batch."""
+        if not self.missing.rate:
+            return self.everything
+        if not isinstance(self.everything, Paths):
+            raise ConfigError(
+                "X01",
+                f"data.missing with {type(self.everything).__name__}",
+                "series, as rows of `Paths`",
+                "Leave out data.missing",
+            )
+        return self.everything._replace(names=default_names(self.everything))
+
+    def _thinned(self, pair: Pair | None) -> Pair | None:
+        """A question that is already cut, without what is missing of its given part."""
+        if pair is None:
+            return None
+        given, want = pair
+        return self.missing(given), want
 
     def _judged(self, pair: Pair) -> DataLoader[Batch]:
         return self._loader(_Slices(*pair), self._batches(kind_of(pair[0]).questions(*pair)))
