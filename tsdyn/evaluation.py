@@ -139,7 +139,8 @@ def evaluate(
     """Scores of one or several models on one question, always beside the baselines.
 
     Where labels are wanted: accuracy of the class most often drawn, and the Brier score
-    sum_c (P(c) - 1[y = c])^2 of the shares of the draws; beside the class most frequent among those wanted.
+    sum_c (P(c) - 1[y = c])^2 of the shares of the draws, for two classes the area under the ROC curve;
+    beside the class most frequent among those wanted.
 
     Args:
         model: a model, or several by name.
@@ -177,16 +178,20 @@ def _classified(
 
 
 def score_labels(samples: Tensor, want: Labels) -> dict[str, float]:
-    """Accuracy and Brier score of drawn classes (S, B); the score without the noise of finite S."""
+    """Scores of drawn classes (S, B): accuracy; Brier score, without the noise of finite S; and for two
+    classes the area under the ROC curve of the shares of the second."""
     y = want.y.long()
     classes = int(max(samples.max(), y.max())) + 1
     share = torch.nn.functional.one_hot(samples.long(), classes).double().mean(0)  # (B, classes)
     truth = torch.nn.functional.one_hot(y, classes)
     noise = share * (1 - share) / max(len(samples) - 1, 1)  # the mean square error of a share
-    return {
+    found = {
         "accuracy": float((share.argmax(1) == y).double().mean()),
         "brier": float(((share - truth).square() - noise).sum(1).mean()),
     }
+    if classes == 2:
+        found["auroc"] = float(score.area_under_roc(share[:, 1], y == 1))
+    return found
 
 
 def default_baselines(given: Paths, want: Paths, period: float | None) -> dict[str, Model]:

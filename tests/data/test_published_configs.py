@@ -106,7 +106,10 @@ def inner(model: Model) -> Model:
     [
         ("physionet_2012_latent_sde", write_physionet_2012),
         ("physionet_2019_neural_cde", write_physionet_2019),
+        ("physionet_2019_lnsde", write_physionet_2019),
+        ("physionet_2019_lnsde_no_counts", write_physionet_2019),
         ("speech_commands_neural_cde", write_speech_commands),
+        ("speech_commands_lsde", write_speech_commands),
         ("basic_motions_neural_cde", write_basic_motions),
         ("japanese_vowels_gru", write_japanese_vowels),
     ],
@@ -134,7 +137,7 @@ def test_a_configuration_fits_its_data(name, write, places, tmp_path):
     arguments = inner(run.model.model).arguments
     assert arguments["dim"] == given.x.shape[-1] == len(run.datamodule.names.channels)
     covariates = 0 if given.covariates is None else given.covariates.shape[-1]
-    assert (arguments.get("options") or {}).get("covariates", 0) == covariates
+    assert arguments.get("covariates", 0) == covariates
     if isinstance(want, Labels):
         assert arguments["classes"] == len(run.datamodule.names.classes)
         assert 0 <= scores["test/accuracy"] <= 1

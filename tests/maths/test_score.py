@@ -108,3 +108,14 @@ def test_an_interval_holds_the_next_draw_as_often_as_it_says(draws, level):
     inside = ((x[0] >= low) & (x[0] <= high)).double().mean()
     # Interpolating between order statistics is exact for uniform draws, and for normal ones to .004.
     assert abs(inside - level) < 4 * math.sqrt(level * (1 - level) / n) + 0.004
+
+
+def test_area_under_roc_counts_pairs():
+    """Every pair of a positive and a negative, one by one; ties count half."""
+    g = torch.Generator().manual_seed(0)
+    value = torch.randint(0, 6, (40,), generator=g).double()
+    positive = torch.rand(40, generator=g) < 0.3
+    gaps = value[positive][:, None] - value[~positive]
+    exact = ((gaps > 0).double() + (gaps == 0).double() / 2).mean()
+    torch.testing.assert_close(score.area_under_roc(value, positive), exact)
+    assert score.area_under_roc(value, torch.zeros(40, dtype=torch.bool)).isnan()

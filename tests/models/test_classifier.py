@@ -193,3 +193,19 @@ def test_it_trains_like_any_other_model(encoder):
     assert model.fitted and model.channels == ()
     given, want = pair()
     assert model.sample(given, want.y, 5).shape == (5, 6)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_covariates_are_read_in_units_of_their_own(encoder):
+    """The same classes from covariates in other units; and other ones from other covariates."""
+    given, want = pair()
+    extra = torch.rand(6, 25, 2, generator=torch.Generator().manual_seed(0))
+    answers = []
+    for covariates in (extra, 1000 + 50 * extra, extra.flip(1)):
+        torch.manual_seed(0)
+        paths = given._replace(covariates=covariates)
+        model = Classifier(2, 2, encoder, hidden=8, covariates=2)
+        model.on_epoch(0, (paths, want))
+        answers.append(model.log_probabilities(paths))
+    torch.testing.assert_close(answers[1], answers[0], rtol=0, atol=1e-4)
+    assert (answers[2] - answers[0]).abs().max() > 1e-4

@@ -132,3 +132,17 @@ def pit(samples: Tensor, x: Tensor) -> Tensor:
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     """2 E|X - Y| - E|X - X'| - E|Y - Y'| between clouds (N, D) and (M, D): zero only for equal laws."""
     return 2 * torch.cdist(x, y).mean() - torch.cdist(x, x).mean() - torch.cdist(y, y).mean()
+
+
+def area_under_roc(score: Tensor, positive: Tensor) -> Tensor:
+    """P(score of a positive > score of a negative) + 1/2 P(they are equal): from (N,) and (N,) bool.
+
+    By the ranks of the scores (Mann & Whitney 1947); NaN where there is no positive or no negative.
+    """
+    score = score.double().contiguous()
+    order = score.sort().values
+    low = torch.searchsorted(order, score, side="left")
+    high = torch.searchsorted(order, score, side="right")
+    rank = (low + high + 1).double() / 2  # of ties the mean rank
+    n = positive.sum().double()
+    return (rank[positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n))

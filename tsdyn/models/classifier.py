@@ -33,7 +33,7 @@ class Classifier(Model):
     An "sde" gives K of them, drawn anew each time; "cde" and "gru" give one. The loss is the cross-entropy
     -log P(y | x) in nats per label; who knows nothing scores log(classes). Coordinates
     are standardised, and time is counted from the first row in median lengths of a series, by what the
-    first epoch shows: it needs no `Scaled`. Covariates go to the encoder as they are.
+    first epoch shows, covariates are standardised too: it needs no `Scaled`.
 
     Args:
         dim: coordinates of the series, D.
@@ -42,11 +42,14 @@ class Classifier(Model):
         hidden: size of the state of the encoder, H.
         weights: how much a label of each class counts in the loss; "balanced" lets each class count as
             much as any other, and a label 1 on average; None counts every label once.
+        covariates: time-varying covariates, C, known at every row.
         options: further arguments of the encoder, by name.
     """
 
     mean: Tensor
     std: Tensor
+    covariate_mean: Tensor
+    covariate_std: Tensor
     unit: Tensor
     weight: Tensor
     fitted: Tensor
@@ -58,6 +61,7 @@ class Classifier(Model):
         encoder: Literal["sde", "cde", "gru"] = "cde",
         hidden: int = 32,
         weights: Sequence[float] | Literal["balanced"] | None = None,
+        covariates: int = 0,
         options: dict[str, Any] | None = None,
     ):
         super().__init__()
@@ -65,11 +69,13 @@ class Classifier(Model):
         fixed = None if weights is None or isinstance(weights, str) else [float(w) for w in weights]
         if fixed is not None and len(fixed) != classes:
             raise ValueError(f"{len(fixed)} weights for {classes} classes: give one for each.")
-        self.encoder = ENCODERS[encoder](dim, hidden, **(options or {}))
+        self.encoder = ENCODERS[encoder](dim, hidden, covariates=covariates, **(options or {}))
         self.head = mlp(hidden, hidden, classes, depth=1)
         self.register_buffer("weight", torch.tensor(fixed or [1.0] * classes))
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("covariate_mean", torch.zeros(covariates))
+        self.register_buffer("covariate_std", torch.ones(covariates))
         self.register_buffer("unit", torch.ones((), dtype=torch.float64))
         self.register_buffer("fitted", torch.tensor(False))
 
@@ -77,7 +83,10 @@ class Classifier(Model):
         """log P(y | x): (B, classes)."""
         require_fitted(self.fitted, "Classifier")
         t = ((given.t - given.t[:, :1]) / self.unit).to(self.mean.dtype)
-        inside = given._replace(t=t, x=(given.x - self.mean) / self.std)
+        extra = given.covariates
+        if extra is not None:
+            extra = (extra - self.covariate_mean) / self.covariate_std
+        inside = given._replace(t=t, x=(given.x - self.mean) / self.std, covariates=extra)
         z = self.encoder(inside)  # (B, H) or (K, B, H)
         each = self.head(z).log_softmax(-1).view(-1, len(t), self.classes)
         return each.logsumexp(0) - math.log(len(each))  # type: ignore[no-any-return]
@@ -102,11 +111,14 @@ class Classifier(Model):
     def _fit(self, given: Paths, want: Labels) -> None:
         """Moments of the coordinates, the median length, and how frequent each class is."""
         rows = compact(given)
-        seen = rows.x.double().where(rows.mask, torch.nan)
-        mean = seen.nanmean((0, 1)).nan_to_num()  # zero for a channel never seen
-        std = (seen - mean).square().nanmean((0, 1)).sqrt().nan_to_num()
-        self.mean.copy_(mean)
-        self.std.copy_(std.where(std > 1e-7 * mean.abs().clamp(min=1e-30), 1.0))
+        for x, mask, mean, std in (
+            (rows.x, rows.mask, self.mean, self.std),
+            (given.covariates, None, self.covariate_mean, self.covariate_std),
+        ):
+            if x is not None:
+                center, scale = _moments(x if mask is None else x.where(mask, torch.nan))
+                mean.copy_(center)
+                std.copy_(scale)
         length = rows.t[:, -1].double() - rows.t[:, 0]
         if bool((length > 0).any()):
             self.unit.copy_(length[length > 0].median())
@@ -115,3 +127,11 @@ class Classifier(Model):
             present = (count > 0).sum()
             self.weight.copy_(len(want.y) / (present * count.clamp(min=1)))
         self.fitted.fill_(True)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every column (B, T, D) without its NaN; 0 and 1 where there is none."""
+    x = x.double()
+    mean = x.nanmean((0, 1)).nan_to_num()
+    std = (x - mean).square().nanmean((0, 1)).sqrt().nan_to_num()
+    return mean, std.where(std > 1e-7 * mean.abs().clamp(min=1e-30), 1.0)

@@ -28,20 +28,22 @@ class GRUEncoder(nn.Module):
         dim: coordinates of the series, D.
         hidden: size of the state, H.
         layers: recurrent layers, one above the other.
+        covariates: time-varying covariates, C, known at every row.
     """
 
-    def __init__(self, dim: int, hidden: int = 32, layers: int = 1):
+    def __init__(self, dim: int, hidden: int = 32, layers: int = 1, covariates: int = 0):
         super().__init__()
-        self.hidden = hidden
-        self.cells = nn.GRU(2 * dim + 1, hidden, layers, batch_first=True)
+        self.hidden, self.covariates = hidden, covariates
+        self.cells = nn.GRU(2 * dim + 1 + covariates, hidden, layers, batch_first=True)
 
     def forward(self, given: Paths) -> Tensor:
         """The state after the last observed row of each series: (B, H)."""
         given = compact(given)
         count = given.mask.any(-1).sum(1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(
-            _rows(given, 100.0), count, batch_first=True, enforce_sorted=False
-        )
+        rows = _rows(given, 100.0)
+        if self.covariates and given.covariates is not None:
+            rows = torch.cat([rows, given.covariates], -1)
+        packed = pack_padded_sequence(rows, count, batch_first=True, enforce_sorted=False)
         state: Tensor = self.cells(packed)[1][-1]
         return state
 
