@@ -35,7 +35,6 @@ from ..nets import mlp
 Kind = Literal["langevin", "linear_noise", "geometric", "neural", "ode"]
 Mode = Literal["stable", "paper", "repo"]
 Gate = Literal["tanh", "one_minus_sigmoid"]
-KAPPA = (0.127, 0.127)  # per unit of time, at first
 SIGMA = (1e-3, 0.5)  # the diffusion of every latent coordinate lies between these
 
 
@@ -63,7 +62,7 @@ def field(
     depth: int = 2,
     noise: NoiseKind = "diagonal",
     gate: Gate = "tanh",
-    kappa: tuple[float, float] = KAPPA,
+    kappa: tuple[float, float] | None = None,
 ) -> "ControlledField | PublishedField":
     """The equation of this kind and mode, for a path X of so many channels: see the two classes."""
     if mode == "repo":
@@ -151,7 +150,8 @@ class ControlledField(nn.Module):
         depth: hidden layers of r.
         stable: confined, or as in the paper.
         noise: "diagonal" (a Brownian motion per coordinate) or "scalar" (one for all).
-        kappa: its first values, from the slowest to the fastest coordinate, per unit of time.
+        kappa: its first values, from the slowest to the fastest coordinate, per unit of time; None for
+            .13 in all of them, and G = 1.
     """
 
     gain: Tensor
@@ -164,7 +164,7 @@ class ControlledField(nn.Module):
         depth: int = 2,
         stable: bool = True,
         noise: NoiseKind = "diagonal",
-        kappa: tuple[float, float] = KAPPA,
+        kappa: tuple[float, float] | None = None,
     ):
         super().__init__()
         self.kind, self.stable, self.hidden = kind, stable, hidden
@@ -177,10 +177,12 @@ class ControlledField(nn.Module):
         elif kind != "ode":
             self.volatility = mlp(1, hidden // 2, hidden, depth=1)
             if stable:
-                slow, fast = (math.log10(k) for k in kappa)
-                rates = torch.logspace(slow, fast, hidden)
-                self.kappa = nn.Parameter(rates.expm1().log())  # by softplus
-                self.register_buffer("gain", rates if kappa[0] < kappa[1] else torch.ones(hidden))
+                gain, raw = torch.ones(hidden), torch.full((hidden,), -2.0)  # softplus: .13
+                if kappa is not None:
+                    gain = torch.logspace(math.log10(kappa[0]), math.log10(kappa[1]), hidden)
+                    raw = gain.expm1().log()
+                self.kappa = nn.Parameter(raw)
+                self.register_buffer("gain", gain)
 
     def start(self, raw: Tensor) -> Tensor:
         """tanh, and for the geometric kind exp tanh: of one sign, and away from zero, where z would stay."""
