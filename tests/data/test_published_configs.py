@@ -111,6 +111,7 @@ def inner(model: Model) -> Model:
         ("speech_commands_neural_cde", write_speech_commands),
         ("speech_commands_lsde", write_speech_commands),
         ("basic_motions_neural_cde", write_basic_motions),
+        ("basic_motions_lnsde", write_basic_motions),
         ("japanese_vowels_gru", write_japanese_vowels),
     ],
 )
