@@ -22,7 +22,7 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/solver.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training_step.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/hopper.py  # needs TSDYN_DATA
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/neural_sde.py hopper  # needs TSDYN_DATA
 
 # torch first, at the version of constraints.txt: on a machine without CUDA that is the small CPU build.
 $(INSTALLED): pyproject.toml constraints.txt

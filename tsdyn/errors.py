@@ -27,6 +27,7 @@ CODES = {
     "M03": "solution blew up",
     "M04": "covariance is not positive semi-definite",
     "M05": "the model has no such answer",
+    "M06": "iteration stopped before it converged",
     "C01": "checkpoint cannot be read",
     "C02": "checkpoint holds more than tensors and plain values",
     "C03": "checkpoint format is of another version",
