@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tsdyn.batch import Paths, each
+from tsdyn.batch import Entries, Paths, each
 from tsdyn.data.tasks import Labels
 from tsdyn.errors import DataError
 from tsdyn.io import load
@@ -29,35 +29,54 @@ REPEATS = 10
 
 class Trained(NamedTuple):
     model: Model
-    given: Paths
-    want: Paths | Labels
+    given: Paths | Entries
+    want: Paths | Labels | Entries
     file: Path  # the checkpoint
 
     @property
     def at(self) -> Tensor:
-        """What a model is asked with: times (B, T), or of labels only how many there are (B,)."""
+        """What a model is asked with: times (B, T), indices (N, M), or of labels only how many there are (B,)."""
+        if isinstance(self.want, Entries):
+            return self.want.index
         return self.want.t if isinstance(self.want, Paths) else self.want.y
 
     @property
     def shape(self) -> torch.Size:
-        """Of one draw: (B, T, D) or (B,)."""
+        """Of one draw: (B, T, D), (N,) or (B,)."""
         return self.want.x.shape if isinstance(self.want, Paths) else self.want.y.shape
 
     @property
     def counts(self) -> Tensor:
-        """How many values of each series, or labels, the loss is a mean over: (B,)."""
+        """How many values of each series, or entries or labels, the loss is a mean over: (B,)."""
         if isinstance(self.want, Paths):
             return self.want.mask.flatten(1).sum(1).double()
         return torch.ones_like(self.want.y, dtype=torch.float64)
 
     @property
-    def pair(self) -> tuple[Paths, Paths | Labels]:
+    def pair(self) -> tuple[Any, Any]:
         return self.given, self.want
+
+    @property
+    def rows(self) -> list[int]:
+        """Of the question: series or entries."""
+        return list(range(kind_of(self.given).questions(*self.pair)))
+
+    def draw(self, model: Model, n: int) -> Tensor:
+        """n draws of what is wanted."""
+        if isinstance(self.given, Paths):
+            return draw(model, self.given, self.at, n)
+        return model.sample(self.given, self.at, n)
 
 
 def rows_of(pair: tuple[Any, Any], rows: list[int]) -> tuple[Any, Any]:
     """Some series of a question."""
-    return kind_of(pair[0]).slice(*pair, torch.tensor(rows, device=pair[0].t.device))
+    return kind_of(pair[0]).slice(*pair, torch.tensor(rows, device=pair[0][0].device))
+
+
+def moved(data: Any, device: str) -> Any:
+    """The same container on a device."""
+    tensors = {k: v.to(device) for k, v in data._asdict().items() if isinstance(v, Tensor)}
+    return data._replace(**tensors)
 
 
 def on_paths(f: Any, pair: tuple[Any, Any]) -> tuple[Any, ...]:
@@ -98,19 +117,15 @@ def trained(request, tmp_path_factory) -> Trained:
         pytest.skip(f"the data of {request.param.name} are not here; set TSDYN_DATA")
     batches = cli.datamodule.val_dataloader() or cli.datamodule.train_dataloader()
     given, want, _ = next(iter(batches))
-    few = rows_of((given, want), list(range(min(3, len(given.t)))))
     (file,) = folder.rglob("last.ckpt")
-    return Trained(cli.model.model, *few, file)
+    every = Trained(cli.model.model, given, want, file)
+    return Trained(cli.model.model, *rows_of(every.pair, every.rows[:3]), file)
 
 
 @pytest.fixture
 def case(trained, device) -> Trained:
     model = trained.model.to(device).eval()
-    given = each(trained.given, lambda f: f.to(device))
-    want = trained.want
-    want = (
-        each(want, lambda f: f.to(device)) if isinstance(want, Paths) else Labels(want.y.to(device))
-    )
+    given, want = (moved(data, device) for data in trained.pair)
     return Trained(model, given, want, trained.file)
 
 
@@ -147,13 +162,14 @@ def test_loss_is_a_finite_number_whose_gradient_reaches_every_parameter(case):
 
 
 def test_samples_have_the_shape_of_what_was_asked_and_are_finite(case):
-    draws = draw(case.model, case.given, case.at, 3)
+    draws = case.draw(case.model, 3)
     assert draws.shape == (3, *case.shape) and draws.isfinite().all()
     if isinstance(case.want, Labels):
         assert draws.dtype == case.want.y.dtype
         assert (draws >= 0).all() and (draws < case.model.arguments["classes"]).all()
     else:
-        assert draws.dtype == case.given.x.dtype
+        values = case.given.x if isinstance(case.given, Paths) else case.given.y
+        assert draws.dtype == values.dtype
 
 
 def test_unobserved_values_are_never_read(case):
@@ -181,7 +197,7 @@ def test_it_comes_back_from_disk(case, device):
     draws = []
     for model in (case.model, back):
         with reproducible(model, 0):
-            draws.append(draw(model, case.given, case.at, 2))
+            draws.append(case.draw(model, 2))
     torch.testing.assert_close(*draws, rtol=0, atol=0)
 
 
@@ -191,14 +207,14 @@ def test_the_seed_decides_the_draws(case):
             given = each(case.given, Tensor.cpu)
             return forecast(case.model, given, times=case.at.cpu(), samples=2, seed=seed).samples
         with reproducible(case.model, seed):
-            return draw(case.model, case.given, case.at, 100)  # few of a few classes may agree
+            return case.draw(case.model, 100)  # few of a few classes may agree
 
     one, again, other = draws(0), draws(0), draws(1)
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
 def test_the_order_of_the_series_does_not_matter(case):
-    turned = rows_of(case.pair, list(range(len(case.given.t)))[::-1])
+    turned = rows_of(case.pair, case.rows[::-1])
     assert_same_mean(losses(case.model, case.pair), losses(case.model, turned))
 
 

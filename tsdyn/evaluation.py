@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .batch import Paths, Snapshots, hide, split_after, stack, take
+from . import chance
+from .batch import Entries, Paths, Snapshots, hide, split_after, stack, take
 from .data.tasks import Labels
 from .errors import DataError
 from .maths import score
+from .maths.distances import energy_distance
 from .models.base import Model, title
 from .models.baselines import LastValue, LinearInterpolation, SeasonalNaive
 from .predict import ahead, draw, median_gap, reproducible
@@ -49,11 +51,16 @@ def _(want: Labels, model: Model, given: Any, n: int = 32) -> dict[str, Tensor]:
 
 
 @scores.register
+def _(want: Entries, model: Model, given: Any, n: int = 32) -> dict[str, Tensor]:
+    found = score_entries(model.sample(given, want.index, n), want)
+    values = {"mse": found["rmse"] ** 2, "mae": found["mae"], "coverage_95": found["cover95"]}
+    return {name: torch.tensor(value) for name, value in values.items()}
+
+
+@scores.register
 def _(want: Snapshots, model: Model, given: Any, n: int = 512) -> dict[str, Tensor]:
     draws = model.sample(given, want.t, n).transpose(0, 1)  # (K, n, D)
-    distances = [
-        score.energy_distance(a, b[m]) for a, b, m in zip(draws, want.x, want.mask, strict=True)
-    ]
+    distances = [energy_distance(a, b[m]) for a, b, m in zip(draws, want.x, want.mask, strict=True)]
     return {"energy": torch.stack(distances).mean()}
 
 
@@ -129,7 +136,7 @@ def pit_counts(samples: Tensor, want: Paths, bins: int = 10) -> list[int]:
 def evaluate(
     model: Model | Mapping[str, Model],
     given: Paths,
-    want: Paths | Labels,
+    want: Paths | Labels | Entries,
     *,
     samples: int = 200,
     seed: int = 0,
@@ -153,6 +160,8 @@ def evaluate(
     models = dict(model) if isinstance(model, Mapping) else {title(model): model}
     if isinstance(want, Labels):
         return _classified(models, given, want, samples, seed, baselines)
+    if isinstance(want, Entries):
+        return _completed(models, given, want, samples, seed, baselines)
     if baselines:
         models |= default_baselines(given, want, period)
     draws = {}
@@ -160,6 +169,41 @@ def evaluate(
         with reproducible(each, seed):
             draws[name] = draw(each, given, want.t, samples)
     return report(draws, want)
+
+
+def _completed(
+    models: dict[str, Model],
+    given: Any,
+    want: Entries,
+    samples: int,
+    seed: int,
+    baselines: bool,
+) -> Report:
+    """Scores of models of tensors."""
+    rows = {}
+    for name, each in models.items():
+        with reproducible(each, seed):
+            draws = each.sample(given, want.index, samples)
+            rows[name] = score_entries(draws, want) | {"nll": float(each.loss(given, want))}
+    if baselines:
+        mean, var = given.y.mean(), given.y.var()
+        with chance.seed(seed):
+            draws = mean + var.sqrt() * torch.randn(samples, len(want.y), dtype=want.y.dtype)
+        each_nll = (want.y - mean).square() / var / 2 + (2 * torch.pi * var).log() / 2
+        rows["mean"] = score_entries(draws, want) | {"nll": float(each_nll.mean())}
+    return Report(rows, {}, len(want.y), samples)
+
+
+def score_entries(samples: Tensor, want: Entries) -> dict[str, float]:
+    """RMSE and MAE of the mean of draws (S, N), and coverage of their central 95 %."""
+    error = want.y - samples.mean(0)
+    low, high = score.interval(samples, 0.95)
+    inside = (want.y >= low) & (want.y <= high)
+    return {
+        "rmse": float(error.square().mean().sqrt()),
+        "mae": float(error.abs().mean()),
+        "cover95": float(inside.double().mean()),
+    }
 
 
 def _classified(

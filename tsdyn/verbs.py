@@ -44,7 +44,7 @@ def say(text: str) -> None:
 def table(options: Options) -> Paths:
     """The paths of a file, or of a dataset by name."""
     if options.data in DATASETS and not Path(options.data).exists():
-        return load_dataset(options.data)
+        return _series(load_dataset(options.data), options.data)
     if not Path(options.data).exists():
         raise ConfigError(
             "X01",
@@ -59,6 +59,18 @@ def table(options: Options) -> Paths:
         channels=options.channels,
         day_first=options.day_first,
     )
+
+
+def _series(data: Any, name: str) -> Paths:
+    """X01 for datasets that are no series."""
+    if not isinstance(data, Paths):
+        raise ConfigError(
+            "X01",
+            f"dataset `{name}` holds {type(data).__name__}",
+            "series in time",
+            "Use it in a configuration of `tsdyn fit`, or from Python",
+        )
+    return data
 
 
 def forecast(options: Options) -> None:

@@ -57,6 +57,11 @@ CMU_MOTION = {
 }
 PHYSIONET_2012 = {part: Source(f"physionet_2012/set-{part}.npz", None) for part in ("a", "b")}
 PHYSIONET_2019 = {part: Source(f"physionet_2019/set-{part}.npz", None) for part in ("a", "b")}
+BEIJING_AIR = {
+    p: Source(f"tensors/beijing_{p}_428x501x1461.npz", None) for p in ("pm25", "pm10", "so2")
+}
+US_TEMPERATURE = Source("tensors/us_temp_15x95x267.npz", None)
+SYNTHETIC_R1 = Source("tensors/synthetic_r1.csv", None)
 SPEECH_COMMANDS = Source("speech_commands/ten_words.npz", None)
 CO2 = Source(
     "co2/co2.csv",

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from ..batch import Clock, Names, Paths, take
+from ..batch import Clock, Entries, Names, Paths, take
 from ..errors import ConfigError, did_you_mean
 from .archive import stack
 from .archives import ARCHIVES, read_parts
@@ -22,6 +22,7 @@ from .audio import speech_commands
 from .files import CO2, EXCHANGE_RATE, HOPPER, M4_TEST, M4_TRAIN, find
 from .motion import cmu_motion
 from .physionet import physionet_2012, physionet_2019
+from .tensors import beijing_air, synthetic_r1, us_temperature
 
 JOINTS = ("root_x", "root_z", "root_angle", "waist", "hip", "knee", "ankle")  # of the hopper
 
@@ -109,7 +110,7 @@ class Entry(NamedTuple):
     """What a name of `DATASETS` stands for."""
 
     description: str
-    read: Callable[..., Paths]
+    read: Callable[..., Paths | Entries]
 
 
 DATASETS = {
@@ -123,12 +124,20 @@ DATASETS = {
         "sepsis in intensive care, 40336 stays x 72 h x 34 (intensity=True)", physionet_2019
     ),
     "speech_commands": Entry("ten spoken words, 34975 clips x 161 x 20 MFCC", speech_commands),
+    "beijing_air": Entry(
+        "air pollution by temperature, pressure and day, 16965 entries (pollutant=)", beijing_air
+    ),
+    "us_temperature": Entry(
+        "annual means by latitude, longitude and year, 55944 entries (distinct=True)",
+        us_temperature,
+    ),
+    "synthetic_r1": Entry("a product of two functions, 1350 entries", synthetic_r1),
     **{n: Entry(a.description, functools.partial(read_parts, n)) for n, a in ARCHIVES.items()},
 }
 
 
-def load_dataset(name: str, **options: Any) -> Paths:
-    """The dataset of this name. `DATASETS` lists them; each may have options of its own.
+def load_dataset(name: str, **options: Any) -> Any:
+    """The dataset of this name, `Paths` or `Entries`. `DATASETS` lists them; each may have options of its own.
 
     Raises:
         ConfigError: X01 for a name or an option that does not exist.
@@ -163,10 +172,9 @@ class Dataset:
     options: dict[str, Any] | None = None
     series: int | None = None
 
-    def __call__(self) -> Paths:
-        paths = load_dataset(self.name, **(self.options or {}))
-        rows = range(len(paths.t))[: self.series]
-        return paths if self.series is None else take(paths, list(rows))
+    def __call__(self) -> Any:
+        data = load_dataset(self.name, **(self.options or {}))
+        return data if self.series is None else take(data, list(range(len(data.t))[: self.series]))
 
 
 @dataclasses.dataclass(frozen=True)

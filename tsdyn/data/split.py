@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..batch import Paths, hide, split_after, take
+from ..batch import Entries, Paths, hide, split_after, take
 from ..errors import DataError
 
 Pair = tuple[Any, Any]
@@ -22,12 +22,12 @@ Cut = Callable[[Paths], Pair]
 class Parts(NamedTuple):
     """Nothing that `val` or `test` wants is in `train`."""
 
-    train: Paths
+    train: Any
     val: Pair | None
     test: Pair | None
 
 
-Split = Callable[[Paths, Cut], Parts]
+Split = Callable[[Any, Cut], Parts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _labels(paths: Paths) -> Tensor:
 def _evenly(y: Tensor) -> Tensor:
     """An order (n,) of which every stretch holds each class in proportion, as nearly as can be."""
     rank = torch.empty(len(y), dtype=torch.float64)
-    for c in y.unique():
+    for c in y.unique():  # type: ignore[no-untyped-call]
         chosen = (y == c).nonzero()[:, 0]
         rank[chosen] = (torch.arange(len(chosen)).double() + 0.5) / len(chosen)
     return rank.argsort(stable=True)
@@ -139,6 +139,74 @@ class ByTimePoint:
             (train, val) if self.val else None,
             (rest, test) if self.test else None,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ByEntry:
+    """Random entries of a tensor are kept. Where entries repeat, much of the test is known from training.
+
+    Args:
+        val: part of the entries for validation.
+        test: part of the entries for the final test.
+        seed: of the draw.
+    """
+
+    val: float = 0.0
+    test: float = 0.2
+    seed: int = 0
+
+    def __call__(self, entries: Entries, cut: Cut) -> Parts:
+        return parted(entries, *_shares(len(entries.y), self.val, self.test, self.seed))
+
+
+@dataclasses.dataclass(frozen=True)
+class ByLevel:
+    """All entries at random indices of one mode are kept: judged on indices never seen, such as whole days.
+
+    Args:
+        mode: number of the mode; negative ones count from the last.
+        val: part of its distinct indices for validation.
+        test: part of them for the final test.
+        seed: of the draw.
+    """
+
+    mode: int = -1
+    val: float = 0.0
+    test: float = 0.2
+    seed: int = 0
+
+    def __call__(self, entries: Entries, cut: Cut) -> Parts:
+        levels, of = entries.index[:, self.mode].unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        kept = _shares(len(levels), self.val, self.test, self.seed)
+        return parted(entries, *(chosen[of] for chosen in kept))
+
+
+def parted(entries: Entries, val: Tensor, test: Tensor) -> Parts:
+    """Entries kept for validation and test by (N,) masks; everything else that is not yet asked is given."""
+
+    def chosen(rows: Tensor) -> Entries:
+        return Entries(*(None if f is None else f[rows.to(f.device)] for f in entries))  # type: ignore[arg-type]
+
+    train, rest = chosen(~val & ~test), chosen(~test)
+    if not len(train.y):
+        raise DataError(
+            "D10",
+            f"{len(entries.y)} entries leave none for training",
+            "at least one entry to learn from",
+            "Use smaller val and test",
+        )
+    return Parts(
+        train,
+        (train, chosen(val)) if val.any() else None,
+        (rest, chosen(test)) if test.any() else None,
+    )
+
+
+def _shares(n: int, val: float, test: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Which of n are for validation and which for the test: (n,) masks of these shares."""
+    rank = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    a, b = round(n * test), round(n * (test + val))
+    return (rank >= a) & (rank < b), rank < a
 
 
 def _until(paths: Paths, end: Tensor) -> Paths:

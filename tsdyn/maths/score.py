@@ -129,11 +129,6 @@ def pit(samples: Tensor, x: Tensor) -> Tensor:
     return (below + 0.5) / (len(samples) + 1)
 
 
-def energy_distance(x: Tensor, y: Tensor) -> Tensor:
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'| between clouds (N, D) and (M, D): zero only for equal laws."""
-    return 2 * torch.cdist(x, y).mean() - torch.cdist(x, x).mean() - torch.cdist(y, y).mean()
-
-
 def area_under_roc(score: Tensor, positive: Tensor) -> Tensor:
     """P(score of a positive > score of a negative) + 1/2 P(they are equal): from (N,) and (N,) bool.
 
