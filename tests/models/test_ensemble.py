@@ -35,10 +35,10 @@ def test_loss_is_the_mean_of_its_members_and_each_gets_its_own_gradient():
     alone = [m.loss(given, want) for m in model.members]
     torch.testing.assert_close(together, torch.stack(alone).mean())
     together.backward()
-    alone[0].backward(inputs=[model.members[0].kappa])  # adds its own gradient, whole
+    alone[0].backward(inputs=[model.members[0].field.kappa])  # adds its own gradient, whole
     torch.manual_seed(0)
-    own = torch.autograd.grad(model.members[0].loss(given, want), model.members[0].kappa)[0]
-    torch.testing.assert_close(model.members[0].kappa.grad, 1.5 * own)
+    own = torch.autograd.grad(model.members[0].loss(given, want), model.members[0].field.kappa)[0]
+    torch.testing.assert_close(model.members[0].field.kappa.grad, 1.5 * own)
 
 
 def test_draws_are_shared_out():
