@@ -4,18 +4,15 @@
     missing values. Scientific Reports 8, 2018: section 2.3, "GRU-simple".
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from ..batch import Gaussian, Paths, compact
+from ..batch import Paths, compact
 from ..maths.near import near
-from ..maths.score import masked_mean
-from ..nets import local_features, mlp
-from .base import Model
+from ..nets import local_features
+from .pointwise import Pointwise, readout
 
 
 class GRUEncoder(nn.Module):
@@ -48,7 +45,7 @@ class GRUEncoder(nn.Module):
         return state
 
 
-class GRUForecaster(Model):
+class GRUForecaster(Pointwise):
     """x(t) ~ N(l(t) + m(h, c(t)), s(h, c(t))^2), h the state of a GRU after the last given row  [1]
 
     The GRU reads values, which of them were observed, and log(1 + gap). l(t) is the linear
@@ -70,29 +67,9 @@ class GRUForecaster(Model):
         super().__init__()
         self.neighbours = neighbours
         self.cells = nn.GRU(2 * dim + 1, hidden, layers, batch_first=True)
-        self.readout = mlp(hidden + (6 * neighbours + 1) * dim, hidden, 2 * dim, depth=1)
-        with torch.no_grad():  # start from the interpolated level, with a spread of about .3
-            last = self.readout[-1]
-            assert isinstance(last, nn.Linear)
-            last.weight.mul_(0.1)
-            last.bias.zero_()
-            last.bias[dim:] = -1.0
+        self.readout = readout(hidden + (6 * neighbours + 1) * dim, hidden, dim)
 
-    def posterior(self, given: Paths, at: Tensor) -> Gaussian:
-        """The law of every value at times (B, T)."""
-        mean, scale = self._law(given, at)
-        return Gaussian(mean, scale.square())
-
-    def loss(self, given: Paths, want: Paths) -> Tensor:
-        mean, scale = self._law(given, want.t)
-        u = (want.x.where(want.mask, 0.0) - mean) / scale
-        return masked_mean(0.5 * u.square() + scale.log() + 0.5 * math.log(2 * math.pi), want.mask)
-
-    def sample(self, given: Paths, at: Tensor, n: int) -> Tensor:
-        mean, scale = self._law(given, at)
-        return mean + scale * torch.randn(n, *mean.shape, dtype=mean.dtype, device=mean.device)
-
-    def _law(self, given: Paths, at: Tensor) -> tuple[Tensor, Tensor]:
+    def law(self, given: Paths, at: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation at times (B, T): (B, T, D) each."""
         at = at.to(given.x.dtype)
         found = near(given.t, given.x, given.mask, at, self.neighbours)

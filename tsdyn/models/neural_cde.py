@@ -6,7 +6,6 @@
     tasks. arXiv:2106.11028: which path to choose.
 """
 
-import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -14,15 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ..batch import Gaussian, Paths, compact, merge, query
+from ..batch import Paths, compact, merge, query
 from ..maths.grid import grid
 from ..maths.near import near
-from ..maths.score import masked_mean
 from ..maths.solve import require_finite, solve
 from ..maths.spline import Path, derivative, evaluate, hermite, linear, natural, rectilinear
 from ..maths.steps import Noise, Step
 from ..nets import local_features, mlp
-from .base import Model
+from .pointwise import Pointwise, readout
 
 Kind = Literal["linear", "rectilinear", "hermite", "natural"]
 PATHS = {"linear": linear, "hermite": hermite, "natural": natural}
@@ -181,7 +179,7 @@ def _with_time(path: Path) -> Rate:
     return rate
 
 
-class NeuralCDE(Model):
+class NeuralCDE(Pointwise):
     """x(t) ~ N(l(t) + m(z(t), c(t)), s(z(t), c(t))^2), z the state of a `CDEEncoder`  [1]
 
     l(t) is the linear interpolation of the given part, constant beyond its ends; c(t) tells the nearest
@@ -212,29 +210,9 @@ class NeuralCDE(Model):
         super().__init__()
         self.neighbours = neighbours
         self.encoder = CDEEncoder(dim, hidden, width, depth, path, counts, covariates, substeps)
-        self.readout = mlp(hidden + (6 * neighbours + 1) * dim, width, 2 * dim, depth=1)
-        with torch.no_grad():  # start from the interpolated level, with a spread of about .3
-            last = self.readout[-1]
-            assert isinstance(last, nn.Linear)
-            last.weight.mul_(0.1)
-            last.bias.zero_()
-            last.bias[dim:] = -1.0
+        self.readout = readout(hidden + (6 * neighbours + 1) * dim, width, dim)
 
-    def posterior(self, given: Paths, at: Tensor) -> Gaussian:
-        """The law of every value at times (B, T)."""
-        mean, scale = self._law(given, at)
-        return Gaussian(mean, scale.square())
-
-    def loss(self, given: Paths, want: Paths) -> Tensor:
-        mean, scale = self._law(given, want.t)
-        u = (want.x.where(want.mask, 0.0) - mean) / scale
-        return masked_mean(0.5 * u.square() + scale.log() + 0.5 * math.log(2 * math.pi), want.mask)
-
-    def sample(self, given: Paths, at: Tensor, n: int) -> Tensor:
-        mean, scale = self._law(given, at)
-        return mean + scale * torch.randn(n, *mean.shape, dtype=mean.dtype, device=mean.device)
-
-    def _law(self, given: Paths, at: Tensor) -> tuple[Tensor, Tensor]:
+    def law(self, given: Paths, at: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation at times (B, T): (B, T, D) each."""
         at = at.to(given.x.dtype)
         found = near(given.t, given.x, given.mask, at, self.neighbours)

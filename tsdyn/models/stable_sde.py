@@ -18,6 +18,7 @@ from ..nets import local_features, mlp
 from .base import Model
 from .fields import Kind, Mode, field, follow
 from .heads import LOSSES, Law, LossName
+from .pointwise import readout
 
 
 class StableSDE(Model):
@@ -89,13 +90,7 @@ class StableSDE(Model):
         self.embed = mlp((6 * neighbours + 1) * dim + covariates, hidden, hidden, depth=1)
         self.start = nn.Linear(hidden, hidden)
         self.field = field(kind, mode, hidden, hidden, depth, noise)
-        self.readout = mlp(2 * hidden, hidden, 2 * dim, depth=1)
-        with torch.no_grad():  # start from the interpolated level, with a spread of about .3
-            last = self.readout[-1]
-            assert isinstance(last, nn.Linear)
-            last.weight.mul_(0.1)
-            last.bias.zero_()
-            last.bias[dim:] = -1.0
+        self.readout = readout(2 * hidden, hidden, dim)
 
     def predict(self, given: Paths, at: Tensor, n: int) -> Law:
         """n latent paths and the laws of the values they show at times (B, T)."""
