@@ -210,6 +210,7 @@ def guessed(seen: Observed) -> Natural:
 
 
 def without_graph(chain: LinearGaussian) -> LinearGaussian:
+    """The same chain, through which no gradient flows."""
     m0, b = (f if f is None else f.detach() for f in (chain.m0, chain.b))
     return LinearGaussian(chain.A.detach(), chain.Q.detach(), chain.P0.detach(), m0, b)
 

@@ -77,6 +77,7 @@ class Split(NamedTuple):
 
 
 def pieces(rows: Rows, start: int, stop: int) -> Pieces:
+    """Rows start, ..., stop - 1, contiguous; the first of all comes from nowhere: A = 0, Q = P0, b = m0."""
     A, Q, b, *seen = (
         contiguous(f[..., start:stop])
         for f in (rows.A, rows.Q, rows.b, rows.h, rows.J, rows.c, rows.s)
@@ -147,6 +148,7 @@ def combine_affine(earlier: Tensors, later: Tensors) -> Tensors:
 
 
 def affine(state: Tensors, element: Tensors) -> Tensors:
+    """E r + c and E N E' + L: an element acting on a mean and a covariance."""
     (r, N), (E, c, L) = state, element
     return matvec(E, r) + c, sandwich(E, N) + L
 
@@ -184,6 +186,7 @@ def nothing(rows: Rows) -> Tensors:
 
 
 def starts(rows: Rows, split: Split) -> range:
+    """The first row of every chunk."""
     return range(0, rows.A.shape[-1], split.chunk)
 
 
@@ -239,6 +242,7 @@ class Evidence(torch.autograd.Function):
 
 
 def differentiable_score(rows: Rows, split: Split, weight: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradient of the evidence by way of a graph, for derivatives of the gradient itself."""
     wanted = [f for f in rows if f.requires_grad]
     _, total = forwards(rows, split)
     found = iter(torch.autograd.grad(total, wanted, weight, create_graph=True, allow_unused=True))

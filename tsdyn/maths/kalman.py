@@ -200,6 +200,7 @@ def given_future(rows: Rows, future: Tensors) -> LinearGaussian:
 
 
 def past(rows: Rows, how: Split) -> Filtered:
+    """The law of every row given the rows up to it, components last again."""
     laws, value = forwards(rows, how)
     m, P = (torch.cat(f, -1) for f in zip(*laws))
     return Filtered(m.movedim(0, -1), last(P), value)
@@ -229,6 +230,7 @@ def to_rows(chain: LinearGaussian, sites: Sites, dtype: torch.dtype = torch.floa
 
 
 def common(*shapes: torch.Size) -> torch.Size:
+    """The shape that all of them broadcast to."""
     return torch.broadcast_shapes(*shapes)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -242,6 +244,7 @@ def split(rows: Rows, backend: Backend | None, chunk: int | None) -> Split:
 
 
 def dtype_of(chain: LinearGaussian, sites: Sites) -> torch.dtype:
+    """The precision in which answers are handed out."""
     return torch.result_type(chain.A, sites.h)
 
 
@@ -277,12 +280,14 @@ def require_semidefinite(
 
 
 def require_positive(variances: Tensor) -> None:
+    """M04 unless every variance of an observation is above zero."""
     good = variances > 0
     if not good.all():
         raise not_positive("The variance R of an observation", (~good).nonzero()[0].tolist() or [0])
 
 
 def not_positive(what: str, index: list[int]) -> ModelError:
+    """M04 with the row, and the chain where there are several."""
     return ModelError(
         "M04",
         f"{what} is negative in some direction, or not a number, at row {index[-1]}"

@@ -56,6 +56,7 @@ def smoothed(chain: LinearGaussian, sites: Sites) -> Factored:
 
 
 def forwards(rows: list[Step]) -> Factored:
+    """Mean and root of the covariance of each row given the rows up to it, and the evidence."""
     means, roots = [], []
     mean, root = torch.zeros_like(rows[0].b), torch.zeros_like(rows[0].root)
     total = torch.zeros_like(rows[0].s)
