@@ -186,7 +186,7 @@ picture.legend(*grid[1, 0].get_legend_handles_labels(), loc="outside lower cente
 picture.savefig(FIGURES / "imputation.png", dpi=100)
 
 # %% [markdown]
-# The stable SDE wins the block (CRPS 0.33, ridge 0.52) and the forecast (0.67 and 1.13), and its 80 % intervals hold 82 to
+# The stable SDE wins the block (CRPS 0.35, ridge 0.52) and the forecast (0.68 and 1.13), and its 80 % intervals hold 80 to
 # 85 %. Where single values are hidden the two are level: 0.123 and 0.129, and the ridge comes to 0.124 when its stretches
 # start every 12 frames; in the block it comes to 0.49 with every 6. The latent SDE is second in the forecast, but its 32
 # coordinates lose detail: where values are hidden, even the line between neighbours does better. This is one person, one
@@ -236,11 +236,11 @@ picture.legend(*grid[2, 0].get_legend_handles_labels(), loc="outside lower cente
 picture.savefig(FIGURES / "runs.png", dpi=100)
 
 # %% [markdown]
-# With six runs the order turns round: the latent SDE is first (CRPS 1.78), before the stable SDE (1.87) and the ridge
-# (2.63); the last value scores 4.86. Its intervals are too narrow all the same: those of 80 % hold 61 %, where the stable
-# SDE's hold 73 %. The model of the walks still beats the last value (3.8), but does not know that it is out of its depth:
-# its 80 % intervals hold a quarter. The neighbours of the stable SDE and the stride of the ridge were chosen on the
-# validation trials, with the test scores in view; and two test trials of one person are an anecdote.
+# With six runs the order turns round: the latent SDE is first (CRPS 1.78), before the stable SDE (2.04) and the ridge
+# (2.63); the last value scores 4.86. All intervals are too narrow: those of 80 % hold 58 to 61 %. The model of the walks
+# still beats the last value (4.1), but does not know that it is out of its depth: its 80 % intervals hold a fifth. The
+# neighbours and epochs of the stable SDE and the stride of the ridge were chosen on the validation trials, with the test
+# scores in view; and two test trials of one person are an anecdote.
 
 # %% [markdown]
 # ## What is the wearer doing?
