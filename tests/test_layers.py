@@ -15,7 +15,7 @@ LAYERS = [
     {"batch", "errors", "chance", "maths"},
     {"nets", "data"},
     {"models"},
-    {"predict", "evaluation", "forecasts", "io", "plot"},
+    {"predict", "evaluation", "population_scores", "forecasts", "io", "plot"},
     {"lit"},
     {"cli", "verbs", "choose", "demo"},
     {"__init__", "__main__"},

@@ -57,6 +57,9 @@ class Snapshots(NamedTuple):
     x: Tensor  # (K, N, D)
     mask: Tensor  # (K, N)  False for padding up to the largest snapshot
     weights: Tensor | None = None  # (K, N)
+    growth: Tensor | None = (
+        None  # (K, N)  positive: factor per unit of time by which a cell multiplies
+    )
 
 
 class Entries(NamedTuple):
@@ -234,6 +237,37 @@ def stack(parts: list[Paths]) -> Paths:
     if len(named) == len(parts):
         names = named[0]._replace(series=tuple(s for each in named for s in each.series))
     return parts[0]._replace(**tensors, names=names)
+
+
+def snapshots_of(snapshots: Snapshots, chosen: Tensor) -> Snapshots:
+    """The snapshots that `chosen` (K,), a mask or numbers, picks, trimmed to the largest of them."""
+    mask = snapshots.mask[chosen]
+    size = int(mask.any(0).nonzero().max()) + 1 if mask.any() else 0
+    cells = {
+        k: v[chosen][:, :size]
+        for k, v in snapshots._asdict().items()
+        if isinstance(v, Tensor) and k != "t"
+    }
+    return snapshots._replace(t=snapshots.t[chosen], **cells)
+
+
+def merge_snapshots(a: Snapshots, b: Snapshots) -> Snapshots:
+    """The snapshots of both in order of time. Weights and growth are kept where both have them."""
+    size = max(a.x.shape[1], b.x.shape[1])
+    order = torch.cat([a.t, b.t]).argsort(stable=True)
+
+    def both(u: Tensor | None, v: Tensor | None) -> Tensor | None:
+        if u is None or v is None:
+            return None
+        longer = [
+            torch.cat([w, w.new_zeros(len(w), size - w.shape[1], *w.shape[2:])], 1) for w in (u, v)
+        ]
+        return torch.cat(longer)[order]
+
+    cells: dict[str, Any] = {
+        k: both(u, v) for k, u, v in zip(a._fields, a, b, strict=True) if k != "t"
+    }
+    return a._replace(t=torch.cat([a.t, b.t])[order], **cells)
 
 
 def query(at: Tensor, like: Paths) -> Paths:

@@ -21,6 +21,7 @@ CODES = {
     "D15": "scale loses precision",
     "D16": "gap needs too many solver steps",
     "D17": "query time is unusable",
+    "D20": "snapshots are unusable",
     "D21": "covariates missing where they are needed",
     "M01": "model is not fitted",
     "M02": "loss is not finite",

@@ -16,6 +16,7 @@ from .maths import score
 from .maths.distances import energy_distance
 from .models.base import Model, title
 from .models.baselines import LastValue, LinearInterpolation, SeasonalNaive
+from .population_scores import population_rows
 from .predict import ahead, draw, median_gap, reproducible
 
 if TYPE_CHECKING:
@@ -135,10 +136,10 @@ def pit_counts(samples: Tensor, want: Paths, bins: int = 10) -> list[int]:
 
 def evaluate(
     model: Model | Mapping[str, Model],
-    given: Paths,
-    want: Paths | Labels | Entries,
+    given: Any,
+    want: Paths | Labels | Entries | Snapshots,
     *,
-    samples: int = 200,
+    samples: int | None = None,
     seed: int = 0,
     period: float | None = None,
     baselines: bool = True,
@@ -147,17 +148,22 @@ def evaluate(
 
     Where labels are wanted: accuracy of the class most often drawn, and the Brier score
     sum_c (P(c) - 1[y = c])^2 of the shares of the draws, for two classes the area under the ROC curve;
-    beside the class most frequent among those wanted.
+    beside the class most frequent among those wanted. Where populations are wanted: exact transport and other
+    distances between clouds of cells, beside copies of the neighbours and the floor (`population_scores`).
 
     Args:
         model: a model, or several by name.
         given, want: what is known, and what happened; for example from `tasks.Forecasting(steps=24)`.
-        samples: draws per value.
+        samples: draws per value; None is 200, of populations as many cells as were seen.
         seed: the same draws every time.
         period: length of a season in the units of t; adds the seasonal naive baseline.
         baselines: last value, and linear interpolation where something is wanted between given values.
     """
     models = dict(model) if isinstance(model, Mapping) else {title(model): model}
+    if isinstance(want, Snapshots):
+        rows = population_rows(models, given, want, samples, seed, baselines)
+        return Report(rows, {}, int(want.mask.sum()), samples or int(want.mask.sum(1).max()))
+    samples = samples or 200
     if isinstance(want, Labels):
         return _classified(models, given, want, samples, seed, baselines)
     if isinstance(want, Entries):

@@ -12,6 +12,7 @@ Nothing is written anywhere but in the cache.
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +63,15 @@ BEIJING_AIR = {
 }
 US_TEMPERATURE = Source("tensors/us_temp_15x95x267.npz", None)
 SYNTHETIC_R1 = Source("tensors/synthetic_r1.csv", None)
+EMBRYOID_BODY = Source("snapshots/eb_pc100_2750.npz", None)
+HEMATOPOIESIS = Source("snapshots/mouse_hematopoiesis_2d.npz", None)
+TOGGLE_SWITCH = Source("snapshots/simulation_gene_2d.npz", None)
+GAUSSIAN_GROWTH = Source("snapshots/gaussian_unbalanced_10d.npz", None)
+REPROGRAMMING = Source("snapshots/moscot_temporal_tests.h5ad", None)
+SYNTHETIC_SNAPSHOTS = {
+    system: Source(f"snapshots/synthetic_{system}.npz", None)
+    for system in ("ou2d", "lotka_volterra", "repressilator", "double_well")
+}
 SPEECH_COMMANDS = Source("speech_commands/ten_words.npz", None)
 CO2 = Source(
     "co2/co2.csv",
@@ -118,6 +128,23 @@ def locate(name: str, path: str, url: str | None, sha256: str | None) -> Path:
         f"Set TSDYN_DATA to a folder that holds `{path}`, or run "
         f"`python datasets/{name}/prepare.py` of the source tree where there is a network",
     ) from None
+
+
+def adopt(raw: Path, source: Source, sha256: str, out: Path | None = None) -> Path:
+    """A file at hand, checked and copied to where loaders look.
+
+    Raises:
+        DataError: D14 for another file.
+    """
+    found = digest(raw)
+    if found != sha256:
+        raise DataError(
+            "D14", f"{raw} has the SHA256 {found}", f"the file with {sha256}", "Get another file"
+        )
+    target = (out or cache_folder() / Path(source.path).parent) / Path(source.path).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(raw, target)
+    return target
 
 
 def digest(path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from ..batch import Clock, Entries, Names, Paths, take
+from ..batch import Clock, Names, Paths, take
 from ..errors import ConfigError, did_you_mean
 from .archive import stack
 from .archives import ARCHIVES, read_parts
@@ -22,6 +22,14 @@ from .audio import speech_commands
 from .files import CO2, EXCHANGE_RATE, HOPPER, M4_TEST, M4_TRAIN, find
 from .motion import cmu_motion
 from .physionet import physionet_2012, physionet_2019
+from .populations import (
+    embryoid_body,
+    gaussian_growth,
+    mouse_hematopoiesis,
+    reprogramming,
+    synthetic_snapshots,
+    toggle_switch,
+)
 from .tensors import beijing_air, synthetic_r1, us_temperature
 
 JOINTS = ("root_x", "root_z", "root_angle", "waist", "hip", "knee", "ankle")  # of the hopper
@@ -110,7 +118,7 @@ class Entry(NamedTuple):
     """What a name of `DATASETS` stands for."""
 
     description: str
-    read: Callable[..., Paths | Entries]
+    read: Callable[..., Any]  # Paths, Entries, Snapshots or AnnData
 
 
 DATASETS = {
@@ -132,12 +140,30 @@ DATASETS = {
         us_temperature,
     ),
     "synthetic_r1": Entry("a product of two functions, 1350 entries", synthetic_r1),
+    "embryoid_body": Entry(
+        "embryoid bodies, 5 snapshots x 550 cells, components (dims=5)", embryoid_body
+    ),
+    "mouse_hematopoiesis": Entry(
+        "blood cells that divide, 3 snapshots, 10998 cells x 2", mouse_hematopoiesis
+    ),
+    "reprogramming": Entry(
+        "towards stem cells, AnnData of 250 cells x 1479 genes, 3 days", reprogramming
+    ),
+    "toggle_switch": Entry(
+        "two genes with growth, simulated, 5 snapshots, 3031 cells x 2", toggle_switch
+    ),
+    "gaussian_growth": Entry(
+        "a mixture of which a part grows, 2 snapshots, 1900 cells x 10", gaussian_growth
+    ),
+    "synthetic_snapshots": Entry(
+        "known equations, snapshots (system=lotka_volterra)", synthetic_snapshots
+    ),
     **{n: Entry(a.description, functools.partial(read_parts, n)) for n, a in ARCHIVES.items()},
 }
 
 
 def load_dataset(name: str, **options: Any) -> Any:
-    """The dataset of this name, `Paths` or `Entries`. `DATASETS` lists them; each may have options of its own.
+    """The dataset of this name: `Paths`, `Entries`, `Snapshots`, or AnnData. `DATASETS` lists them; each may have options of its own.
 
     Raises:
         ConfigError: X01 for a name or an option that does not exist.

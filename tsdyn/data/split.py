@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..batch import Entries, Paths, hide, split_after, take
-from ..errors import DataError
+from ..batch import Entries, Paths, Snapshots, hide, snapshots_of, split_after, take
+from ..errors import DataError, first
 
 Pair = tuple[Any, Any]
 Cut = Callable[[Paths], Pair]
@@ -179,6 +179,51 @@ class ByLevel:
         levels, of = entries.index[:, self.mode].unique(return_inverse=True)  # type: ignore[no-untyped-call]
         kept = _shares(len(levels), self.val, self.test, self.seed)
         return parted(entries, *(chosen[of] for chosen in kept))
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaveOutSnapshots:
+    """Whole snapshots are kept: judged on the populations in between.
+
+    What is given in validation is the training part; in the test, also what was kept for validation.
+
+    Args:
+        val: times of the snapshots for validation.
+        test: times of those for the final test.
+    """
+
+    val: tuple[float, ...] = ()
+    test: tuple[float, ...] = ()
+
+    def __call__(self, snapshots: Snapshots, cut: Cut) -> Parts:
+        val, test = (_at_times(snapshots, times) for times in (self.val, self.test))
+        train, rest = (snapshots_of(snapshots, kept) for kept in (~val & ~test, ~test))
+        if len(train.t) < 2:
+            raise DataError(
+                "D20",
+                f"{len(snapshots.t)} snapshots leave {len(train.t)} for training",
+                "two at least",
+                "Keep fewer times for validation and test",
+            )
+        return Parts(
+            train,
+            (train, snapshots_of(snapshots, val)) if val.any() else None,
+            (rest, snapshots_of(snapshots, test)) if test.any() else None,
+        )
+
+
+def _at_times(snapshots: Snapshots, times: tuple[float, ...]) -> Tensor:
+    """(K,) True for the snapshots at these times."""
+    near = (snapshots.t[:, None] - snapshots.t.new_tensor(times)).abs() <= 1e-6
+    missing = [t for t, found in zip(times, near.any(0).tolist(), strict=True) if not found]
+    if missing:
+        raise DataError(
+            "D17",
+            f"no snapshot is at {first([f'{t:g}' for t in missing], 6)}",
+            f"one of {first([f'{t:g}' for t in snapshots.t.tolist()], 12)}",
+            "",
+        )
+    return near.any(1)
 
 
 def parted(entries: Entries, val: Tensor, test: Tensor) -> Parts:

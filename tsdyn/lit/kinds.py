@@ -65,6 +65,7 @@ class OfSnapshots:
             x=data.x.take_along_dim(at[..., None], 1),
             mask=data.mask.gather(1, at),
             weights=None if data.weights is None else data.weights.gather(1, at),
+            growth=None if data.growth is None else data.growth.gather(1, at),
         )
 
     def questions(self, given: Any, want: Any) -> int:
