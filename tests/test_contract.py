@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tsdyn.batch import Entries, Paths, each
+from tsdyn.batch import Entries, Paths, Snapshots, each
 from tsdyn.data.tasks import Labels
 from tsdyn.errors import DataError
 from tsdyn.io import load
@@ -29,20 +29,22 @@ REPEATS = 10
 
 class Trained(NamedTuple):
     model: Model
-    given: Paths | Entries
-    want: Paths | Labels | Entries
+    given: Paths | Entries | Snapshots
+    want: Paths | Labels | Entries | Snapshots
     file: Path  # the checkpoint
 
     @property
     def at(self) -> Tensor:
-        """What a model is asked with: times (B, T), indices (N, M), or of labels only how many there are (B,)."""
+        """What a model is asked with: times (B, T) or (K,), indices (N, M), or of labels only how many there are (B,)."""
         if isinstance(self.want, Entries):
             return self.want.index
-        return self.want.t if isinstance(self.want, Paths) else self.want.y
+        return self.want.y if isinstance(self.want, Labels) else self.want.t
 
     @property
     def shape(self) -> torch.Size:
-        """Of one draw: (B, T, D), (N,) or (B,)."""
+        """Of one draw: (B, T, D), (K, D), (N,) or (B,)."""
+        if isinstance(self.want, Snapshots):
+            return self.want.x[:, 0].shape
         return self.want.x.shape if isinstance(self.want, Paths) else self.want.y.shape
 
     @property
@@ -50,6 +52,8 @@ class Trained(NamedTuple):
         """How many values of each series, or entries or labels, the loss is a mean over: (B,)."""
         if isinstance(self.want, Paths):
             return self.want.mask.flatten(1).sum(1).double()
+        if isinstance(self.want, Snapshots):
+            return torch.ones(1)  # populations are one question
         return torch.ones_like(self.want.y, dtype=torch.float64)
 
     @property
@@ -79,14 +83,18 @@ def moved(data: Any, device: str) -> Any:
     return data._replace(**tensors)
 
 
-def on_paths(f: Any, pair: tuple[Any, Any]) -> tuple[Any, ...]:
+def on_containers(f: Any, pair: tuple[Any, Any]) -> tuple[Any, ...]:
     """f of what is given, and of what is wanted where that has times too."""
-    return tuple(f(p) if isinstance(p, Paths) else p for p in pair)
+    return tuple(f(p) if isinstance(p, Paths | Snapshots) else p for p in pair)
 
 
 def with_unobserved(filler: float, pair: tuple[Any, Any]) -> tuple[Any, ...]:
     """The question with this number wherever nothing was observed."""
-    return on_paths(lambda p: p._replace(x=p.x.where(p.mask, filler)), pair)
+
+    def filled(p: Paths | Snapshots) -> Any:
+        return p._replace(x=p.x.where(p.mask.view(*p.mask.shape[:2], -1), filler))
+
+    return on_containers(filled, pair)
 
 
 def nowhere(error: DataError) -> bool:
@@ -168,7 +176,7 @@ def test_samples_have_the_shape_of_what_was_asked_and_are_finite(case):
         assert draws.dtype == case.want.y.dtype
         assert (draws >= 0).all() and (draws < case.model.arguments["classes"]).all()
     else:
-        values = case.given.x if isinstance(case.given, Paths) else case.given.y
+        values = case.given.y if isinstance(case.given, Entries) else case.given.x
         assert draws.dtype == values.dtype
 
 
@@ -231,15 +239,21 @@ def test_every_value_weighs_the_same_whatever_series_it_shares_a_batch_with(case
 
 
 def test_padding_changes_nothing(case):
-    def padded(p: Paths) -> Paths:
-        def longer(f: Tensor) -> Tensor:
-            return torch.cat([f, f[:, -1:], f[:, -1:]], 1)
+    def longer(f: Tensor) -> Tensor:
+        return torch.cat([f, f[:, -1:], f[:, -1:]], 1)
 
+    def padded(p: Paths | Snapshots) -> Any:
+        if isinstance(p, Snapshots):
+            more = {k: longer(v) for k, v in p._asdict().items() if k != "t" and v is not None}
+            more["mask"] = torch.cat([p.mask, torch.zeros_like(p.mask[:, :2])], 1)
+            return p._replace(**more)
         mask = torch.cat([p.mask, torch.zeros_like(p.mask[:, :1]).expand(-1, 2, -1)], 1)
         covariates = None if p.covariates is None else longer(p.covariates)
         return p._replace(t=longer(p.t), x=longer(p.x), mask=mask, covariates=covariates)
 
-    assert_same_mean(losses(case.model, case.pair), losses(case.model, on_paths(padded, case.pair)))
+    assert_same_mean(
+        losses(case.model, case.pair), losses(case.model, on_containers(padded, case.pair))
+    )
 
 
 def test_there_are_configurations():
