@@ -1,6 +1,7 @@
 """Messages that people see, word for word; and every raise in the package has its three parts."""
 
 import ast
+import copy
 import re
 from pathlib import Path
 
@@ -138,3 +139,9 @@ def test_no_code_is_dead_and_none_is_unknown():
     raised = set(re.findall(r"\"([DMCX]\d\d)\"", text))
     assert raised <= set(CODES)
     assert set(CODES) <= raised, f"never raised: {set(CODES) - raised}"
+
+
+def test_errors_come_whole_out_of_another_process():
+    error = errors.DataError("D14", "two came", "one", "Send one")
+    back = copy.copy(error)  # by the same means as between processes
+    assert type(back) is errors.DataError and str(back) == str(error) and back.code == "TSD-D14"

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 CODES = {
     "D01": "no rows or no series",
@@ -52,7 +53,11 @@ class TsdynError(ValueError):
 
     def __init__(self, code: str, came: str, wanted: str, do: str):
         self.code, self.title = f"TSD-{code}", CODES[code]
+        self.parts = code, came, wanted, do
         super().__init__(f"{self.code}: {sentence(came)}{wish(wanted)}{sentence(do)}".rstrip())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.parts  # so that it comes whole out of another process
 
 
 def sentence(text: str) -> str:

@@ -29,7 +29,7 @@ from ..maths.transport import Coupling, sinkhorn
 from ..maths.unbalanced import grown, learn_growth
 from .base import Model
 from .bridge_targets import Targets, affine_targets, drawn_targets
-from .references import Reference
+from .reference_base import Reference
 from .sbirr import Ends, IteratedBridge, increments, iterate
 from .static_bridge import Interval, Law, StaticBridge, populations
 

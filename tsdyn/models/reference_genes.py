@@ -1,174 +1,201 @@
 """Drifts of gene circuits: production that other genes switch, and decay.
 
 [1] Elowitz & Leibler. A synthetic oscillatory network of transcriptional regulators. Nature 2000.
-[2] Pratapa et al. Benchmarking algorithms for gene regulatory network inference from single-cell
-    transcriptomic data. Nature Methods 2020: Boolean networks made continuous.
+[2] Golub & Pereyra. The differentiation of pseudo-inverses and nonlinear least squares problems whose
+    variables separate. SIAM Journal on Numerical Analysis 10, 1973; and Kaufman, BIT 15, 1975.
+[3] Pratapa, Jalihal, Law, Bharadwaj & Murali. Benchmarking algorithms for gene regulatory network inference
+    from single-cell transcriptomic data. Nature Methods 2020: Boolean networks made continuous.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
-from ..maths.minimise import minimise
-from .references import Reference, not_negative, require_dims
+from ..maths.least_squares import (
+    Expansion,
+    levenberg_marquardt,
+    not_negative,
+    ridge_solution,
+)
+from .reference_base import LinearByCoordinate, Reference, moments, require
 
-LEAST = 1e-8  # of a concentration
-STARTS = (
-    (1.0, 1.0),
-    (2.0, 1.0),
-    (3.0, 0.3),
-    (3.0, 3.0),
-)  # of n and of k in units of the mean level
+LEAST = 1e-8  # of a concentration, where its logarithm is taken
+STEEPNESS = (0.2, 20.0)  # bounds of n
+STARTS_N = (1.0, 2.0, 3.0, 5.0)
+STARTS_K = (0.1, 0.3, 1.0, 3.0)  # in units of the mean level
 
 
 class Repressilator(Reference):
     """dx_i/dt = β / (1 + (x_{i-1} / k)ⁿ) - γ x_i, around a ring of genes  [1]
 
-    Given n and k it is linear in β and γ, so that only two numbers are searched for (variable projection).
-    β and kⁿ are told apart only where repression is not complete.
+    Given n and k it is linear in β and γ, which are not negative, so that a fit searches for two numbers only
+    (variable projection [2]): from several starts the first time, later from where it was. β and k are hard to
+    tell apart where repression is nearly complete: then only β kⁿ is seen.
 
     Args:
-        genes: D, at least 2.
+        genes: D.
+        beta, n, k, gamma: before the first fit; n between 0.2 and 20.
     """
 
     theta: Tensor
 
-    def __init__(self, genes: int = 3):
-        super().__init__()
-        self.genes = genes
-        start = torch.tensor([0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
-        self.register_buffer("theta", start)
+    def __init__(
+        self,
+        genes: int = 3,
+        beta: float = 0.0,
+        n: float = 1.0,
+        k: float = 1.0,
+        gamma: float = 0.0,
+    ):
+        super().__init__(genes)
+        require(beta >= 0 and gamma >= 0, "Repressilator", f"rates {beta, gamma}", "zero or more")
+        require(STEEPNESS[0] <= n <= STEEPNESS[1], "Repressilator", f"n={n}", "0.2 to 20")
+        require(k > 0, "Repressilator", f"k={k}", "a positive concentration")
+        self.register_buffer("theta", torch.tensor([beta, n, k, gamma], dtype=torch.float64))
 
     def drift(self, x: Tensor) -> Tensor:
-        require_dims(x, self.genes, "Repressilator")
-        beta, n, k, gamma = self.theta.to(x).unbind()
-        return beta * _switch(x, n, k) - gamma * x.clamp(min=LEAST)
+        self.require_dims(x)
+        beta, n, k, gamma = self.theta.to(x)
+        made: Tensor = beta * torch.sigmoid(n * (k.log() - _log_before(x)))
+        decayed: Tensor = gamma * x
+        return made - decayed
 
     def jacobian(self, x: Tensor) -> Tensor:
+        self.require_dims(x)
         beta, n, k, gamma = self.theta.to(x)
-        open_ = _switch(x, n, k)
         before = x.roll(1, -1)
-        slope = -beta * open_ * (1 - open_) * n / before.clamp(min=LEAST) * (before > LEAST)
-        found = torch.diag_embed(-gamma * (x > LEAST).to(x))
-        gene = torch.arange(self.genes, device=x.device)
-        found[:, gene, gene - 1] += slope  # gene 0 is repressed by the last
+        on = torch.sigmoid(n * (k.log() - _log_before(x)))
+        slope = -beta * n * on * (1 - on) / before.clamp(min=LEAST) * (before > LEAST)
+        found: Tensor = -gamma * torch.eye(x.shape[-1]).to(x).repeat(len(x), 1, 1)
+        gene = torch.arange(x.shape[-1], device=x.device)
+        found[:, gene, gene - 1] += slope  # the first gene is repressed by the last
         return found
 
-    def refit(self, x: Tensor, drift: Tensor, weights: Tensor) -> None:
-        own = x.clamp(min=LEAST).flatten()
-        wide, target = weights.repeat_interleave(x.shape[1]), drift.flatten()
-
-        def features(u: Tensor) -> Tensor:
-            return torch.stack([_switch(x, u[0].exp(), u[1].exp()).flatten(), -own], 1)
-
-        def sums(u: Tensor) -> tuple[Tensor, Tensor]:
-            heavy = features(u) * wide[:, None]
-            gram = heavy.mT @ features(u)
-            return gram + 1e-12 * gram.trace() * torch.eye(2).to(gram), heavy.mT @ target
-
-        def error(u: Tensor) -> Tensor:
-            rates: Tensor = torch.linalg.solve(*sums(u))
-            off: Tensor = features(u) @ rates - target
-            return (wide * off**2).sum() / wide.sum()
-
-        level = math.log(float(own.mean()))
-        first = bool(self.theta[0] == 0)
-        starts = (
-            [(math.log(n), level + math.log(k)) for n, k in STARTS]
-            if first
-            else [tuple(self.theta[1:3].log().tolist())]
-        )
-        best = min((_minimised(error, u, level) for u in starts), key=lambda u: float(error(u)))
-        beta, gamma = not_negative(*sums(best))
-        self.theta.copy_(torch.stack([beta, best[0].exp(), best[1].exp(), gamma]))
-
     def parameters_by_name(self) -> dict[str, Tensor]:
-        return dict(zip(("beta", "n", "k", "gamma"), self.theta, strict=True))
+        return dict(zip(self.parameter_names(), self.theta.clone(), strict=True))
+
+    def parameter_names(self) -> tuple[str, ...]:
+        return ("beta", "n", "k", "gamma")
+
+    def hessian(self, x: Tensor, weights: Tensor) -> Tensor:
+        beta, n, k, _ = self.theta
+        made, turn = _production(_log_before(x), n, k, beta)
+        by_theta = torch.stack([made, turn[0] / n, turn[1] / k, -x], -1).flatten(0, 1)  # (P D, 4)
+        heavy = by_theta * weights.repeat_interleave(x.shape[1])[:, None]
+        return heavy.mT @ by_theta
+
+    def _fit(self, x: Tensor, velocity: Tensor, share: Tensor) -> None:
+        rows = _Rows(x, _log_before(x), velocity, share[:, None])
+        level = float((share @ x.clamp(min=LEAST)).mean().log())
+        bounds = torch.tensor([[math.log(n), level + s] for n, s in zip(STEEPNESS, (-7, 7))]).to(x)
+        if bool(self.theta[0] > 0):
+            starts = [self.theta[1:3].log()]
+        else:
+            grid = [(math.log(n), level + math.log(k)) for n in STARTS_N for k in STARTS_K]
+            starts = sorted(x.new_tensor(grid), key=lambda u: float(_projected(rows, u)[0].loss))[
+                :3
+            ]
+        found = [levenberg_marquardt(lambda u: _projected(rows, u)[0], u, *bounds) for u in starts]
+        best, _ = min(found, key=lambda pair: pair[1])
+        beta, gamma = _projected(rows, best)[1]
+        self.theta.copy_(torch.stack([beta, *best.exp(), gamma]))
 
 
-class BooleanNetwork(Reference):
-    """dx_i/dt = b_i + Σ_j M_ij A_ij h_j(x_j) - γ_i x_i,  h_j = 1 / (1 + exp(-4 (x_j - m_j) / s_j))  [2]
+class _Rows(NamedTuple):
+    """What a fit of a ring of genes reads."""
 
-    h_j is the softened state of gene j: on above its mean m_j, s_j its deviation, both of the first fit. Each row
-    is a ridge regression on the genes that may act on it.
+    x: Tensor  # (P, D)
+    log_before: Tensor  # (P, D)
+    velocity: Tensor  # (P, D)
+    share: Tensor  # (P, 1)
+
+
+def _projected(rows: _Rows, u: Tensor) -> tuple[Expansion, Tensor]:
+    """The sum of squares about u = (log n, log k), where β and γ are the best for each u; and these  [2]"""
+    made, turn = _production(rows.log_before, u[0].exp(), u[1].exp(), u.new_ones(()))
+    features = torch.stack([made, -rows.x])  # (2, P, D)
+    heavy = (rows.share * features).flatten(1)
+    gram = heavy @ features.flatten(1).mT
+    rates = not_negative(gram, heavy @ rows.velocity.flatten())
+    off = torch.tensordot(rates, features, 1) - rows.velocity
+    turn = (rates[0] * turn).flatten(1)
+    pulled = heavy @ turn.mT * (rates > 0)[:, None]  # a rate held at zero does not follow u
+    seen = ridge_solution(gram * (rates > 0)[:, None] * (rates > 0), pulled)
+    root = rows.share.expand_as(rows.x).flatten()
+    own = (root * turn) @ turn.mT - pulled.mT @ seen
+    slope = (root * turn) @ off.flatten()
+    return Expansion((rows.share * off.square()).sum(), slope, own), rates
+
+
+def _production(log_before: Tensor, n: Tensor, k: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """h = 1 / (1 + (x_{i-1} / k)ⁿ) (P, D), and β times its derivatives by log n and log k (2, P, D)."""
+    gap = k.log() - log_before
+    on = torch.sigmoid(n * gap)
+    turn = beta * n * on * (1 - on)
+    return on, torch.stack([turn * gap, turn])
+
+
+def _log_before(x: Tensor) -> Tensor:
+    """log x_{i-1}."""
+    return x.clamp(min=LEAST).log().roll(1, -1)
+
+
+class BooleanNetwork(LinearByCoordinate):
+    """dx_i/dt = b_i + Σ_j M_ij A_ij h_j(x_j) - γ_i x_i,  h_j = 1 / (1 + exp(-4 (x_j - m_j) / s_j))  [3]
+
+    h_j is the state of gene j, off or on, softened: m_j is its mean and s_j its deviation over the places of
+    the first fit. Positive A_ij are activations, negative ones repressions. Each row is a ridge regression on
+    the genes that may act on it; signs are as the data have them, also that of γ.
 
     Args:
-        mask: M (D, D): row i says with ones which genes may act on gene i.
-        ridge: as a share of the variance of a softened state.
+        genes: D.
+        mask: M (D, D): row i says with ones which genes may act on gene i; None is all on all.
+        ridge: as a share of the variance of each state, and of x_i.
     """
 
-    weights: Tensor
     middle: Tensor
     spread: Tensor
 
-    def __init__(self, mask: Sequence[Sequence[float]], ridge: float = 1e-2):
-        super().__init__()
-        rows = [len(row) for row in mask]
-        if rows != [len(mask)] * len(mask) or not rows:
-            raise ConfigError(
-                "X01",
-                f"BooleanNetwork got a mask with rows of {rows}",
-                "as many columns as rows",
-                "Row i says with ones and zeros which genes act on gene i",
-            )
-        D = len(mask)
-        self.allowed = torch.tensor(mask) != 0
-        self.ridge = ridge
-        self.register_buffer("weights", torch.zeros(D, D + 2, dtype=torch.float64))  # A, b, γ
-        self.register_buffer("middle", torch.zeros(D, dtype=torch.float64))
-        self.register_buffer("spread", torch.ones(D, dtype=torch.float64))
+    def __init__(
+        self, genes: int, mask: Sequence[Sequence[float]] | None = None, ridge: float = 1e-2
+    ):
+        require(genes >= 1, "BooleanNetwork", f"genes={genes}", "one at least")
+        rows = [[1.0] * genes] * genes if mask is None else [[*row] for row in mask]
+        require(
+            [len(row) for row in rows] == [genes] * genes,
+            "BooleanNetwork",
+            f"a mask with rows of {[len(row) for row in rows]}",
+            f"{genes} rows of {genes}, where row i says which genes act on gene i",
+        )
+        super().__init__(torch.cat([torch.tensor(rows) != 0, torch.eye(genes).bool()], 1), ridge)
+        self.register_buffer("middle", torch.zeros(genes, dtype=torch.float64))
+        self.register_buffer("spread", torch.ones(genes, dtype=torch.float64))
 
-    def drift(self, x: Tensor) -> Tensor:
-        D = len(self.middle)
-        require_dims(x, D, "BooleanNetwork")
-        weights = self.weights.to(x)
-        made: Tensor = self._states(x) @ weights[:, :D].mT + weights[:, D]
-        return made - weights[:, D + 1] * x
+    def regressors(self, x: Tensor) -> Tensor:
+        return torch.cat([self._states(x), -x], -1)
 
-    def jacobian(self, x: Tensor) -> Tensor:
+    def slopes(self, x: Tensor) -> Tensor:
         h = self._states(x)
-        weights = self.weights.to(x)
-        slope = (4 / self.spread).to(x) * h * (1 - h)
-        return weights[:, : x.shape[1]] * slope[:, None] - torch.diag(weights[:, -1])
+        by_state = torch.diag_embed(4 / self.spread.to(x) * h * (1 - h))
+        decay = -torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand_as(by_state)
+        return torch.cat([by_state, decay], 1)
 
-    def refit(self, x: Tensor, drift: Tensor, weights: Tensor) -> None:
-        if not bool(self.weights.any()):
-            w = (weights / weights.sum())[:, None]
-            self.middle.copy_((w * x).sum(0))
-            self.spread.copy_((w * (x - self.middle) ** 2).sum(0).sqrt().clamp(min=LEAST))
-        h, share = self._states(x), (weights / weights.sum())[:, None]
-        width = float((share * (h - (share * h).sum(0)) ** 2).sum(0).mean())
-        for i, allowed in enumerate(self.allowed):
-            own = torch.cat([h[:, allowed], torch.ones_like(x[:, :1]), -x[:, i : i + 1]], 1)
-            heavy = own * share
-            level = x.new_full((own.shape[1],), self.ridge * width)
-            level[-2] = 0.0  # what is always made
-            level[-1] = self.ridge * float(self.spread[i]) ** 2
-            rates = torch.linalg.solve(heavy.mT @ own + torch.diag(level), heavy.mT @ drift[:, i])
-            places = torch.cat([allowed, torch.ones(2, dtype=torch.bool)])
-            self.weights[i] = 0.0
-            self.weights[i, places] = rates
+    def regressor_names(self) -> list[str]:
+        genes = range(len(self.b))
+        return [f"h{j}" for j in genes] + [f"-x{j}" for j in genes]
 
     def parameters_by_name(self) -> dict[str, Tensor]:
-        D = len(self.middle)
-        return {"A": self.weights[:, :D], "b": self.weights[:, D], "gamma": self.weights[:, D + 1]}
+        A, decay = self.A.clone().chunk(2, 1)
+        return {"A": A, "b": self.b.clone(), "gamma": decay.diagonal()}
+
+    def _fit(self, x: Tensor, velocity: Tensor, share: Tensor) -> None:
+        if not bool(self.A.any()):
+            for own, found in zip((self.middle, self.spread), moments(x, share), strict=True):
+                own.copy_(found)
+        super()._fit(x, velocity, share)
 
     def _states(self, x: Tensor) -> Tensor:
         return torch.sigmoid(4 * (x - self.middle.to(x)) / self.spread.to(x))
-
-
-def _switch(x: Tensor, n: Tensor, k: Tensor) -> Tensor:
-    """1 / (1 + (x_{i-1} / k)ⁿ)."""
-    return torch.sigmoid(-n * (x.clamp(min=LEAST).roll(1, -1).log() - k.log()))
-
-
-def _minimised(error: Callable[[Tensor], Tensor], start: Sequence[float], level: float) -> Tensor:
-    """(log n, log k) of the least error, from a start; n in [0.2, 10], k within e^±5 of the mean level."""
-    low = torch.tensor([math.log(0.2), level - 5], dtype=torch.float64)
-    high = torch.tensor([math.log(10.0), level + 5], dtype=torch.float64)
-    u = torch.tensor(start, dtype=torch.float64).clamp(low, high).requires_grad_()
-    minimise(lambda: error(u), [u], [low], [high])
-    return u.detach()

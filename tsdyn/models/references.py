@@ -1,237 +1,175 @@
-"""Families of drifts that a Schrödinger bridge may be measured against, and how each is fitted.
-
-    refit:  θ = argmin Σ_p w_p |c_p - f_θ(x_p)|² + ridge
-
-Every family starts from zero drift, Brownian motion. Parameters are buffers in double precision: what fits
-them is a least-squares problem, not a gradient step.
-
-The rates of reactions are kept from turning negative by fitting without those that would.
+"""Families of drifts with few parameters: Brownian motion, linear processes, a vortex, predators and prey.
 
 [1] Shen, Berlinghieri & Broderick. Multi-marginal Schrödinger bridges with iterative reference refinement.
     AISTATS 2025: the families of its experiments.
 """
 
-import abc
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError
-from .base import Part
-
-ROWS = 4096  # of features at a time
-
-
-class Determined(NamedTuple):
-    """How well a fit determines its parameters: H = Σ w (df/dθ)ᵀ (df/dθ), scaled to a diagonal of one."""
-
-    values: Tensor  # (F,)  eigenvalues of H, the smallest first; near zero where nothing is learned
-    directions: Tensor  # (F, F)  its eigenvectors, one in each column
-    names: tuple[str, ...]  # of the parameters
-
-
-class Reference(Part):
-    """f in dX = f(X) dt + σ dW."""
-
-    @abc.abstractmethod
-    def drift(self, x: Tensor) -> Tensor:
-        """f at x (..., D): (..., D)."""
-
-    @abc.abstractmethod
-    def refit(self, x: Tensor, drift: Tensor, weights: Tensor) -> None:
-        """θ that comes nearest to drift (P, D) at x (P, D), squares weighted by (P,)."""
-
-    @abc.abstractmethod
-    def parameters_by_name(self) -> dict[str, Tensor]:
-        """θ, for reading."""
-
-    def jacobian(self, x: Tensor) -> Tensor:
-        """df_i / dx_j at x (P, D): (P, D, D)."""
-        found: Tensor = torch.func.vmap(torch.func.jacrev(self.drift))(x)
-        return found
-
-    def coefficients(self, dims: int) -> tuple[Tensor, Tensor] | None:
-        """(A (D, D), b (D,)) of f(x) = A x + b; None where f is not affine."""
-        return None
+from ..maths.least_squares import not_negative
+from .reference_base import LinearByCoordinate, LinearInParameters, Reference, require
 
 
 class Zero(Reference):
     """f = 0: Brownian motion. Nothing is learned."""
 
+    def __init__(self) -> None:
+        super().__init__(None)
+
     def drift(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
 
-    def refit(self, x: Tensor, drift: Tensor, weights: Tensor) -> None:
-        pass
-
-    def parameters_by_name(self) -> dict[str, Tensor]:
-        return {}
+    def jacobian(self, x: Tensor) -> Tensor:
+        return x.new_zeros(*x.shape, x.shape[-1])
 
     def coefficients(self, dims: int) -> tuple[Tensor, Tensor]:
         return torch.zeros(dims, dims, dtype=torch.float64), torch.zeros(dims, dtype=torch.float64)
 
-
-class LinearInParameters(Reference):
-    """f(x) = Φ(x) θ, fitted by the normal equations (Σ w ΦᵀΦ + ridge · diagonal) θ = Σ w Φᵀ c.
-
-    Args:
-        names: of θ.
-        ridge: as a share of the diagonal of Σ w ΦᵀΦ.
-        positive: θ is not negative.
-    """
-
-    theta: Tensor
-
-    def __init__(self, names: tuple[str, ...], ridge: float = 0.0, positive: bool = False):
-        super().__init__()
-        self.names, self.ridge, self.positive = names, ridge, positive
-        self.register_buffer("theta", torch.zeros(len(names), dtype=torch.float64))
-
-    @abc.abstractmethod
-    def features(self, x: Tensor) -> Tensor:
-        """Φ at x (..., D): (..., D, F)."""
-
-    def drift(self, x: Tensor) -> Tensor:
-        return self.features(x) @ self.theta.to(x)
-
-    def refit(self, x: Tensor, drift: Tensor, weights: Tensor) -> None:
-        gram, right = self._sums(x, drift, weights)
-        level = gram.diagonal() * self.ridge + 1e-12 * gram.diagonal().mean()
-        gram = gram + torch.diag(level)
-        self.theta.copy_(not_negative(gram, right) if self.positive else _solved(gram, right))
-
-    def determined(self, x: Tensor, weights: Tensor) -> Determined:
-        """What the places x (P, D) with weights (P,) say of each direction of θ."""
-        gram, _ = self._sums(x, torch.zeros_like(x), weights)
-        scale = gram.diagonal().clamp(min=torch.finfo(gram.dtype).tiny).rsqrt()
-        values, directions = torch.linalg.eigh(scale[:, None] * gram * scale)
-        return Determined(values, directions, self.names)
-
     def parameters_by_name(self) -> dict[str, Tensor]:
-        return dict(zip(self.names, self.theta, strict=True))
+        return {}
 
-    def _sums(self, x: Tensor, drift: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        gram = self.theta.new_zeros(len(self.theta), len(self.theta))
-        right = torch.zeros_like(self.theta)
-        for rows in _stretches(len(x)):
-            features = self.features(x[rows]).flatten(0, 1)  # (P D, F)
-            heavy = features * weights[rows].repeat_interleave(x.shape[1])[:, None]
-            gram += heavy.mT @ features
-            right += heavy.mT @ drift[rows].flatten()
-        return gram, right
+    def parameter_names(self) -> tuple[str, ...]:
+        return ()
+
+    def hessian(self, x: Tensor, weights: Tensor) -> Tensor:
+        return weights.new_zeros(0, 0)
+
+    def _fit(self, x: Tensor, velocity: Tensor, share: Tensor) -> None:
+        pass
 
 
-class Affine(Reference):
-    """f(x) = A x + b: an Ornstein-Uhlenbeck process with any A. Its bridges are exact.
-
-    (A, b) = argmin Σ w |c - A x - b|² + ridge Σ w · Σ_d s_d² |A_d|², s_d the deviation of x_d; b is free.
+class Affine(LinearByCoordinate):
+    """f(x) = A x + b: an Ornstein-Uhlenbeck process, of any A. Its bridges are exact.
 
     Args:
         dims: D.
-        ridge: 0.001 leaves 0.1 % of shrinkage in directions as wide as the cloud.
+        ridge: as a share of the variance of each x_j; 0.001 shrinks A by as much, and more where coordinates
+            move together.
+        A: (D, D) before the first fit; None is zero.
+        b: (D,) likewise.
     """
 
-    A: Tensor
-    b: Tensor
+    def __init__(
+        self,
+        dims: int,
+        ridge: float = 1e-3,
+        A: Sequence[Sequence[float]] | None = None,
+        b: Sequence[float] | None = None,
+    ):
+        require(dims >= 1, "Affine", f"dims={dims}", "one dimension at least")
+        super().__init__(torch.ones(dims, dims), ridge)
+        for name, own, given in (("A", self.A, A), ("b", self.b, b)):
+            if given is not None:
+                own.copy_(_numbers(given, own.shape, name))
 
-    def __init__(self, dims: int, ridge: float = 1e-3):
-        super().__init__()
-        self.ridge = ridge
-        self.register_buffer("A", torch.zeros(dims, dims, dtype=torch.float64))
-        self.register_buffer("b", torch.zeros(dims, dtype=torch.float64))
+    def regressors(self, x: Tensor) -> Tensor:
+        return x
 
-    def drift(self, x: Tensor) -> Tensor:
-        require_dims(x, len(self.b), "Affine")
-        return x @ self.A.mT.to(x) + self.b.to(x)
+    def slopes(self, x: Tensor) -> Tensor:
+        return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
+
+    def regressor_names(self) -> list[str]:
+        return [f"x{j}" for j in range(len(self.b))]
 
     def jacobian(self, x: Tensor) -> Tensor:
+        self.require_dims(x)
         return self.A.to(x).expand(len(x), -1, -1)
 
     def coefficients(self, dims: int) -> tuple[Tensor, Tensor]:
-        require_dims(self.b.new_empty(0, dims), len(self.b), "Affine")
-        return self.A, self.b
-
-    def refit(self, x: Tensor, drift: Tensor, weights: Tensor) -> None:
-        w = (weights / weights.sum())[:, None]
-        middle, rate = (w * x).sum(0), (w * drift).sum(0)
-        off = x - middle
-        spread = (w * off).mT @ off
-        spread = spread + torch.diag(self.ridge * spread.diagonal())
-        self.A.copy_(_solved(spread, off.mT @ (w * (drift - rate))).mT)
-        self.b.copy_(rate - self.A @ middle)
-
-    def parameters_by_name(self) -> dict[str, Tensor]:
-        return {"A": self.A, "b": self.b}
+        self.require_dims(self.b.new_empty(0, dims))
+        return self.A.clone(), self.b.clone()
 
 
 class LinearVortex(LinearInParameters):
-    """f(x, y) = (a y + b, -c x + d): rotation about a centre, each axis with a speed of its own. D = 2."""
+    """f(x, y) = (r (y - y₀), -s (x - x₀)): rotation about a centre. D = 2.
 
-    def __init__(self) -> None:
-        super().__init__(("a", "b", "c", "d"))
+    Args:
+        circular: one speed for both axes, r = s; else the paths are ellipses.
+        speed: (r, s) before the first fit, in radians per unit of time.
+        centre: (x₀, y₀) before the first fit.
+    """
+
+    def __init__(
+        self,
+        circular: bool = False,
+        speed: tuple[float, float] = (0.0, 0.0),
+        centre: tuple[float, float] = (0.0, 0.0),
+    ):
+        (r, s), (u, v) = speed, centre
+        require(not circular or r == s, "LinearVortex", f"speed={speed}", "equal ones on a circle")
+        names, start = ["r", "s", "-r y0", "s x0"], [r, s, -r * v, s * u]
+        own = slice(1 if circular else 0, None)
+        super().__init__(2, names[own], start[own])
+        self.circular = circular
 
     def features(self, x: Tensor) -> Tensor:
-        require_dims(x, 2, "LinearVortex")
         u, v = x.unbind(-1)
         zero, one = torch.zeros_like(u), torch.ones_like(u)
-        first = torch.stack([v, one, zero, zero], -1)
-        return torch.stack([first, torch.stack([zero, zero, -u, one], -1)], -2)
+        columns = [(v, zero), (zero, -u), (one, zero), (zero, one)]
+        if self.circular:
+            columns = [(v, -u), *columns[2:]]
+        return torch.stack([torch.stack(column, -1) for column in columns], -1)
+
+    def jacobian(self, x: Tensor) -> Tensor:
+        A, _ = self.coefficients(x.shape[-1])
+        return A.to(x).expand(len(x), -1, -1)
 
     def coefficients(self, dims: int) -> tuple[Tensor, Tensor]:
-        a, b, c, d = self.theta
-        zero = torch.zeros_like(a)
-        return torch.stack([zero, a, -c, zero]).view(2, 2), torch.stack([b, d])
+        self.require_dims(self.theta.new_empty(0, dims))
+        r, s = self._speeds()
+        zero = torch.zeros_like(r)
+        return torch.stack([zero, r, -s, zero]).view(2, 2), self.theta[-2:].clone()
+
+    def parameters_by_name(self) -> dict[str, Tensor]:
+        """The speeds, and the centre, which is no number while nothing turns."""
+        r, s = self._speeds()
+        across, along = self.theta[-2:]
+        return {"r": r, "s": s, "x0": along / s, "y0": -across / r}
+
+    def _speeds(self) -> tuple[Tensor, Tensor]:
+        return self.theta[0].clone(), self.theta[0 if self.circular else 1].clone()
 
 
 class LotkaVolterra(LinearInParameters):
-    """dx = α x - β x y, dy = δ x y - γ y, for prey x and predators y; no rate is negative. D = 2."""
+    """dx = α x - β x y, dy = δ x y - γ y, for prey x and predators y; no rate is negative. D = 2.
 
-    def __init__(self) -> None:
-        super().__init__(("alpha", "beta", "gamma", "delta"), positive=True)
+    Args:
+        alpha, beta, delta, gamma: before the first fit.
+    """
+
+    def __init__(
+        self, alpha: float = 0.0, beta: float = 0.0, delta: float = 0.0, gamma: float = 0.0
+    ):
+        start = (alpha, beta, delta, gamma)
+        require(min(start) >= 0, "LotkaVolterra", f"rates {start}", "zero or more")
+        super().__init__(2, ("alpha", "beta", "delta", "gamma"), start)
 
     def features(self, x: Tensor) -> Tensor:
-        require_dims(x, 2, "LotkaVolterra")
         u, v = x.unbind(-1)
         zero, met = torch.zeros_like(u), u * v
-        prey = torch.stack([u, -met, zero, zero], -1)
-        return torch.stack([prey, torch.stack([zero, zero, -v, met], -1)], -2)
+        columns = [(u, zero), (-met, zero), (zero, met), (zero, -v)]
+        return torch.stack([torch.stack(column, -1) for column in columns], -1)
 
     def jacobian(self, x: Tensor) -> Tensor:
+        self.require_dims(x)
         u, v = x.unbind(-1)
-        alpha, beta, gamma, delta = self.theta.to(x)
+        alpha, beta, delta, gamma = self.theta.to(x)
         prey = torch.stack([alpha - beta * v, -beta * u], -1)
         return torch.stack([prey, torch.stack([delta * v, delta * u - gamma], -1)], -2)
 
-
-def require_dims(x: Tensor, dims: int, family: str) -> None:
-    """D14 unless x (..., D) has the dimensions of the family."""
-    if x.shape[-1] != dims:
-        raise DataError(
-            "D14",
-            f"{family} got cells of {x.shape[-1]} dimensions",
-            f"{dims}",
-            "Use Affine or GradientRFF for cells of any number of dimensions",
-        )
+    def _solution(self, gram: Tensor, right: Tensor) -> Tensor:
+        return not_negative(gram, right)
 
 
-def _stretches(n: int) -> Iterator[slice]:
-    return (slice(start, start + ROWS) for start in range(0, n, ROWS))
-
-
-def _solved(gram: Tensor, right: Tensor) -> Tensor:
-    """The solution, or the shortest of several, where rounding or the data leave some open."""
-    found: Tensor = torch.linalg.lstsq(gram, right.view(len(gram), -1), driver="gelsd").solution
-    return found.view_as(right)
-
-
-def not_negative(gram: Tensor, right: Tensor) -> Tensor:
-    """argmin θᵀ G θ / 2 - rᵀ θ, θ >= 0, by leaving out what turns negative until nothing does."""
-    kept = torch.ones_like(right, dtype=torch.bool)
-    while True:
-        theta = torch.zeros_like(right)
-        theta[kept] = _solved(gram[kept][:, kept], right[kept])
-        if not kept.any() or bool((theta >= 0).all()):
-            return theta
-        kept &= theta > 0
+def _numbers(
+    values: Sequence[float] | Sequence[Sequence[float]], shape: torch.Size, name: str
+) -> Tensor:
+    try:
+        found = torch.tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError):  # rows of different lengths, or no numbers
+        found = torch.empty(0, dtype=torch.float64)
+    require(found.shape == shape, "Affine", f"{name}={values}", f"numbers of shape {tuple(shape)}")
+    return found
