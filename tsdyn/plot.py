@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .batch import Names, Paths, default_names
-from .errors import missing_package
+from .errors import ConfigError, missing_package
 from .forecasts import Forecast
+from .models.tucker import FunctionalTucker, Levels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, BAND, SEEN, TRUTH = "#1b4f72", "#2e86c1", "#566573", "#c0392b"
+FUNCTIONS = (BAND, TRUTH, "#b7950b", "#1e8449", "#7d3c98", SEEN)  # then again from the first
 MOST_PANELS = 12
 
 
@@ -132,6 +134,83 @@ def plot_pit(pit: dict[str, list[int]]) -> "Figure":
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=7)
     return made
+
+
+@torch.no_grad()
+def factors(
+    model: FunctionalTucker,
+    names: Sequence[str] | None = None,
+    level: float = 0.95,
+    *,
+    points: int = 500,
+) -> "Figure":
+    """The functions of every mode with central bands over the indices seen in training: an axes per mode.
+
+    Modes of categories are points with bars. The r-th functions of all modes have one colour: in CP they
+    are the factors of one term. How a term's size and sign are split between its factors is arbitrary.
+
+    Args:
+        model: trained.
+        names: of the modes, for the axes.
+        level: of the bands, in (0, 1).
+        points: at which functions are drawn.
+
+    Raises:
+        ConfigError: X01 for names of another number of modes.
+        ModelError: M01 for a model that has seen no data.
+    """
+    modes = len(model.kernels)
+    titles = [f"mode {k + 1}" for k in range(modes)] if names is None else list(names)
+    if len(titles) != modes:
+        raise ConfigError(
+            "X01", f"{len(titles)} names for {modes} modes", "a name for each mode", ""
+        )
+    columns = 2 if modes == 4 else min(modes, 3)
+    rows = -(-modes // columns)
+    made, grid = figure(rows, columns, (3.7 * columns, 2.8 * rows))
+    places = list(grid.flat)
+    for unused in places[modes:]:
+        unused.set_visible(False)
+    width = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
+    for k, (ax, title) in enumerate(zip(places, titles, strict=False)):
+        _mode(ax, model, k, width, points)
+        ax.set_xlabel(title, fontsize=9)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=8)
+    most = model.ranks.index(max(model.ranks))
+    if max(model.ranks) > 1:
+        places[most].legend(frameon=False, fontsize=8, ncols=3, loc="best")
+    return made
+
+
+def _mode(ax: "Axes", model: FunctionalTucker, k: int, width: float, points: int) -> None:
+    """The functions of mode k, with so many deviations to both sides."""
+    categories = isinstance(model.kernels[k], Levels)
+    even = torch.linspace(0, 1, points, dtype=torch.float64).to(model.low.device)
+    unit = model.get_buffer(f"grid_{k}") if categories else even
+    at = model.low[k] + model.span[k] * unit
+    law = model.factor(k, at)
+    deviation = width * law.cov.diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt()
+    R, x = model.ranks[k], at.numpy()
+    ax.axhline(0, color=SEEN, linewidth=0.5, alpha=0.5)
+    for r, (mean, d) in enumerate(zip(law.mean.T.numpy(), deviation.T.numpy(), strict=True)):
+        colour, label = FUNCTIONS[r % len(FUNCTIONS)], str(r + 1)
+        if categories:
+            place = x + 0.5 * _gap(at) * ((r + 0.5) / R - 0.5)  # side by side
+            bars = ax.errorbar(place, mean, d, fmt="o", color=colour, label=label, elinewidth=1.2)
+            bars.lines[0].set_markersize(3.5)
+        else:
+            ax.fill_between(x, mean - d, mean + d, color=colour, alpha=0.2, linewidth=0)
+            ax.plot(x, mean, color=colour, linewidth=1.0, label=label)
+    if categories and len(x) <= MOST_PANELS:
+        ax.set_xticks(x, [f"{value:g}" for value in x])
+    elif not categories:
+        ax.locator_params(axis="x", nbins=6)
+
+
+def _gap(at: torch.Tensor) -> float:
+    """The least distance of two categories."""
+    return float(at.diff().min()) if len(at) > 1 else 1.0
 
 
 def _times(t: torch.Tensor, names: Names) -> Any:

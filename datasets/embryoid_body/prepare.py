@@ -10,11 +10,9 @@ from pathlib import Path
 
 from tsdyn.data.files import EMBRYOID_BODY, adopt
 
-SHA256 = "08a59a95163bcdc1248185ae7c5629ac12bcbd3d3e872e62ea36a2d9be1a5bc0"
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
-    print(adopt(args.file, EMBRYOID_BODY, SHA256, args.out))
+    print(adopt(args.file, EMBRYOID_BODY, args.out))

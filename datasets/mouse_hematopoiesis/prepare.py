@@ -1,20 +1,21 @@
-"""Mouse hematopoiesis: a file at hand, checked and put where the loader looks.
+"""Mouse hematopoiesis: the public table, checked and put where the loader looks.
 
-    python datasets/mouse_hematopoiesis/prepare.py FILE [--out DIR]
+    python datasets/mouse_hematopoiesis/prepare.py mouse_hematopoiesis.csv [--out DIR]
 
-README.md says where the file comes from.
+README.md says where the table comes from.
 """
 
 import argparse
 from pathlib import Path
 
-from tsdyn.data.files import HEMATOPOIESIS, adopt
+from tsdyn.data.files import HEMATOPOIESIS
+from tsdyn.data.populations import convert
 
-SHA256 = "937fa58ddf0d9b65d033b03ef744e420e93084a3703d75f351998dcccc296865"
+SHA256 = "89db0f0356204474117c4df6ff5857c4fbb6348ddf11ad4848be661de75f75d4"  # of the numbers
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path)
+    parser.add_argument("table", type=Path)
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
-    print(adopt(args.file, HEMATOPOIESIS, SHA256, args.out))
+    print(convert(args.table, HEMATOPOIESIS, SHA256, args.out))

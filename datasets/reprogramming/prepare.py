@@ -10,11 +10,9 @@ from pathlib import Path
 
 from tsdyn.data.files import REPROGRAMMING, adopt
 
-SHA256 = "746a098fbf84e941e67e494bb4b61b741eff8945850e0056e6857cccd07f5885"
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
-    print(adopt(args.file, REPROGRAMMING, SHA256, args.out))
+    print(adopt(args.file, REPROGRAMMING, args.out))

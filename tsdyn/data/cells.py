@@ -1,26 +1,28 @@
-"""Single cells: from AnnData to snapshots and back, in the order in which the cells stand there.
+"""Single cells: from AnnData to snapshots. The way back is in `cell_results`.
 
-The only file that knows AnnData; it is imported when it is asked for. A table of counts is never made dense
-unless that is said.
+AnnData is imported when it is asked for, and never by reading this. A table of counts is never made dense unless
+that is said.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..batch import Snapshots
-from ..errors import ConfigError, DataError, did_you_mean, first
-from .snapshots import Whitening, columns_of, fit_whitening, require_snapshots, unwhiten, whiten
+from ..errors import DataError, did_you_mean, first, missing_package
+from .snapshots import Whitening, columns_of, fit_whitening, require_snapshots, whiten
 
 
 class CellOrigin(NamedTuple):
     """Where the cells of snapshots stand in their AnnData, and in which units."""
 
+    t: Tensor  # (K,)  of the snapshots
     row: Tensor  # (K, N)  of obs; -1 is padding
     cells: int  # rows of obs
     rep: str  # key of obsm, or "X"
@@ -42,7 +44,7 @@ def from_anndata(
 ) -> tuple[Snapshots, CellOrigin]:
     """Cells of `adata`, a snapshot per value of obs[time_key], and where they came from.
 
-    Of a backed file only the columns that are named are read.
+    Cells of a snapshot stand in the order of obs. The matrix X of a backed file is not read, unless it is asked for.
 
     Args:
         time_key: column of obs: numbers, text or categories that are numbers, or labels with a `time_map`.
@@ -52,7 +54,7 @@ def from_anndata(
         time_map: the time of every label, for example {"day 0": 0.0, "day 3": 3.0}.
         weight_key, growth_key: columns of obs; growth is a factor per unit of time.
         batch: (column, value): only the cells with this value.
-        dense: whether a sparse X may be made dense.
+        dense: whether a sparse representation may be made dense.
 
     Raises:
         DataError: D02 for names that do not exist, D14 for numbers that cannot be used, D20 for times without a
@@ -61,14 +63,14 @@ def from_anndata(
     obs = adata.obs
     chosen = np.ones(len(obs), dtype=bool)
     if batch is not None:
-        chosen = (_column(obs, batch[0]) == batch[1]).to_numpy()
+        chosen = (column(obs, batch[0]) == batch[1]).to_numpy()
         if not chosen.any():
             values = first([str(v) for v in obs[batch[0]].unique()], 6)
             raise DataError(
                 "D14", f"no cell has {batch[0]} == {batch[1]!r}", f"one of {values}", ""
             )
     rows = np.flatnonzero(chosen)
-    time = _times(_column(obs, time_key), time_map)[rows]
+    time = _times(column(obs, time_key)[chosen], time_map)
     x = torch.from_numpy(_coordinates(adata, rep, dims, dense)[rows])
     times, at = np.unique(time, return_inverse=True)
     place = columns_of(torch.from_numpy(at), len(times))  # (K, N) among the chosen
@@ -89,99 +91,31 @@ def from_anndata(
     if whitening is not None:
         found = whiten(found, whitening)
     origin = torch.from_numpy(rows)[held].where(mask, -1)
-    return found, CellOrigin(origin, len(obs), rep, whitening)
+    return found, CellOrigin(found.t, origin, len(obs), rep, whitening)
 
 
 def read_cells(path: Path) -> Any:
     """The AnnData of a .h5ad file."""
-    return _anndata().read_h5ad(path)
+    return import_anndata().read_h5ad(path)
 
 
-def in_order(
-    origin: CellOrigin, values: Sequence[Tensor], first_snapshot: int = 0
-) -> NDArray[np.float64]:
-    """Values of the cells of snapshots, one tensor (N_k, ...) for each, in the order of obs; NaN for other cells."""
-    shape = (origin.cells, *values[0].shape[1:])
-    found = np.full(shape, np.nan)
-    for k, value in enumerate(values, start=first_snapshot):
-        rows = origin.row[k]
-        found[rows[rows >= 0].numpy()] = value.detach().cpu().double().numpy()
-    return found
-
-
-def in_units(origin: CellOrigin, x: Tensor, *, rate: bool = False) -> Tensor:
-    """Coordinates (..., D) in the units of the representation; of a rate of change, scale alone."""
-    if origin.whitening is None:
-        return x
-    return x * origin.whitening.scale.to(x) if rate else unwhiten(x, origin.whitening)
-
-
-def genes_of(adata: Any, origin: CellOrigin, x: Tensor, *, rate: bool = False) -> Tensor:
-    """Genes (..., G) at coordinates x (..., D): mean + x · loadings; of a rate of change, without the mean.
-
-    For a representation of principal components, varm["PCs"] (G, D), of `adata.X` centred by its mean; for "X"
-    itself they are the coordinates.
-
-    Raises:
-        DataError: D02 without varm["PCs"].
-    """
-    values = in_units(origin, x, rate=rate).double()
-    if origin.rep == "X":
-        return values
-    if "PCs" not in adata.varm:
-        raise DataError(
-            "D02",
-            f"genes are asked for, but varm has only {first(list(adata.varm), 6) or 'nothing'}",
-            'the loadings of the components in varm["PCs"]',
-            "Run a principal component analysis that keeps them, such as scanpy.pp.pca",
-        )
-    loadings = torch.from_numpy(np.asarray(adata.varm["PCs"], dtype=np.float64)).to(values)
-    found: Tensor = values @ loadings[:, : x.shape[-1]].mT
-    if rate:
-        return found
-    mean = np.asarray(adata.X.mean(0), dtype=np.float64).reshape(-1)
-    return found + torch.from_numpy(mean).to(found)
-
-
-def trajectories_to_anndata(adata: Any, origin: CellOrigin, times: Tensor, paths: Tensor) -> Any:
-    """Paths (n, T, D) at times (T,) as an AnnData: a row per particle and time.
-
-    obs has `particle` and `time`, obsm the representation; X holds the genes where varm["PCs"] is known.
-    """
-    anndata = _anndata()
-    n, T, _ = paths.shape
-    flat = paths.detach().cpu().flatten(0, 1)
-    known = "PCs" in adata.varm or origin.rep == "X"
-    X = genes_of(adata, origin, flat).numpy() if known else None
-    var = adata.var[[]].copy() if known else None
-    found = anndata.AnnData(X=X, var=var, shape=None if known else (n * T, 0))
-    found.obs["particle"] = np.repeat(np.arange(n), T)
-    found.obs["time"] = np.tile(times.detach().cpu().numpy(), n)
-    name = "X_pca" if origin.rep == "X" else origin.rep
-    found.obsm[name] = in_units(origin, flat).numpy()
-    return found
-
-
-def _anndata() -> Any:
+def import_anndata() -> Any:
+    """The package, which most users have no need of."""
     try:
         import anndata  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ConfigError(
-            "X03",
-            "AnnData is asked for, but the package anndata is not installed",
-            "the extra `cells`",
-            "Run `pip install tsdyn[cells]`",
-        ) from error
+    except ImportError:
+        raise missing_package("anndata", "cells", "single-cell data") from None
     return anndata
 
 
-def _column(obs: Any, key: str) -> Any:
+def column(obs: Any, key: str) -> Any:
+    """obs[key]; D02 for a name that does not exist."""
     if key not in obs.columns:
         raise DataError(
             "D02",
             f"obs has no column `{key}`",
-            f"one of {first(list(obs.columns), 8)}",
-            did_you_mean(key, list(obs.columns)),
+            "the name of one of its columns",
+            did_you_mean(key, obs.columns),
         )
     return obs[key]
 
@@ -214,46 +148,58 @@ def _times(column: Any, mapped: Mapping[Any, float] | None) -> NDArray[np.float6
     if bad.any():
         raise DataError(
             "D04",
-            f"{int(bad.sum())} cells have no time in `{column.name}`, first row {int(bad.argmax())}",
+            f"{int(bad.sum())} cells have no time in `{column.name}`, first {column.index[bad][0]}",
             "a finite number for each",
             "Drop these cells",
         )
     return found
 
 
-def _coordinates(adata: Any, rep: str, dims: int | None, dense: bool) -> NDArray[np.float64]:
-    """(cells, D) in the precision it has, no more than float64."""
-    if rep == "X":
-        values = adata.X[:] if adata.isbacked else adata.X
-        if not isinstance(values, np.ndarray):
-            if not dense:
-                n, genes = adata.shape
-                raise DataError(
-                    "D14",
-                    f"X is sparse, {n} cells x {genes} genes; as a table it takes {n * genes * 8 / 2**20:.0f} MB",
-                    "a representation of few dimensions in obsm",
-                    'Use rep="X_pca" after a principal component analysis, or say dense=True',
-                )
-            values = values.toarray()
-    elif rep in adata.obsm:
-        values = adata.obsm[rep]
-        values = np.asarray(values)  # also of a table
-    else:
-        known = list(adata.obsm)
+def _coordinates(adata: Any, rep: str, dims: int | None, dense: bool) -> NDArray[Any]:
+    """(cells, D), in single precision where it is stored so, else in double."""
+    known = ["X"] * (adata.X is not None) + list(adata.obsm)
+    if rep not in known:
         raise DataError(
             "D02",
             f"obsm has no `{rep}`",
-            f"one of {first(known, 6)}" if known else 'a representation of the cells, or rep="X"',
-            did_you_mean(rep, known) if known else "Run a principal component analysis first",
+            "a representation of the cells",
+            did_you_mean(rep, known) or "Run a principal component analysis",
         )
-    if dims is not None and dims > values.shape[1]:
+    stored = adata.X if rep == "X" else adata.obsm[rep]
+    size = stored.shape[1]
+    if dims is not None and not 1 <= dims <= size:
+        raise DataError("D14", f"`{rep}` has {size} coordinates, not {dims}", f"1 to {size}", "")
+    values = _as_table(stored, rep, dense)[:, :dims]
+    return values if values.dtype == np.float32 else values.astype(np.float64)
+
+
+def _as_table(stored: Any, rep: str, dense: bool) -> NDArray[Any]:
+    """What is stored as it is, or, where that is said, a sparse matrix with its zeros."""
+    from anndata.abc import CSCDataset, CSRDataset  # type: ignore[import-untyped]
+
+    backed = isinstance(stored, CSCDataset | CSRDataset)
+    if not backed and not scipy.sparse.issparse(stored):
+        return np.asarray(stored[:] if rep == "X" else stored)  # obsm may hold a frame
+    if not dense:
+        n, size = stored.shape
         raise DataError(
-            "D14", f"`{rep}` has {values.shape[1]} coordinates, not {dims}", "as many or fewer", ""
+            "D14",
+            f"`{rep}` is sparse, {n} cells x {size}; as a table it takes {n * size * 8 / 2**20:.0f} MB",
+            "a representation of few dimensions in obsm",
+            'Use rep="X_pca" after a principal component analysis, or say dense=True',
         )
-    return np.asarray(values[:, :dims], dtype=np.float64)
+    matrix = stored.to_memory() if backed else stored
+    return np.asarray(matrix.toarray())
 
 
 def _fact(obs: Any, key: str | None, rows: NDArray[np.int64]) -> Tensor | None:
     if key is None:
         return None
-    return torch.from_numpy(_column(obs, key).to_numpy(dtype=np.float64, na_value=np.nan)[rows])
+    values = column(obs, key).iloc[rows]
+    try:
+        return torch.from_numpy(values.to_numpy(dtype=np.float64, na_value=np.nan))
+    except (TypeError, ValueError):
+        kinds = first([repr(v) for v in values.unique()], 6)
+        raise DataError(
+            "D14", f"`{key}` holds {kinds}", "a number for each cell", "Use another column"
+        ) from None

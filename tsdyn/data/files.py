@@ -63,11 +63,17 @@ BEIJING_AIR = {
 }
 US_TEMPERATURE = Source("tensors/us_temp_15x95x267.npz", None)
 SYNTHETIC_R1 = Source("tensors/synthetic_r1.csv", None)
-EMBRYOID_BODY = Source("snapshots/eb_pc100_2750.npz", None)
+EMBRYOID_BODY = Source(
+    "snapshots/eb_pc100_2750.npz",
+    "08a59a95163bcdc1248185ae7c5629ac12bcbd3d3e872e62ea36a2d9be1a5bc0",
+)
 HEMATOPOIESIS = Source("snapshots/mouse_hematopoiesis_2d.npz", None)
 TOGGLE_SWITCH = Source("snapshots/simulation_gene_2d.npz", None)
 GAUSSIAN_GROWTH = Source("snapshots/gaussian_unbalanced_10d.npz", None)
-REPROGRAMMING = Source("snapshots/moscot_temporal_tests.h5ad", None)
+REPROGRAMMING = Source(
+    "snapshots/moscot_temporal_tests.h5ad",
+    "746a098fbf84e941e67e494bb4b61b741eff8945850e0056e6857cccd07f5885",
+)
 SYNTHETIC_SNAPSHOTS = {
     system: Source(f"snapshots/synthetic_{system}.npz", None)
     for system in ("ou2d", "lotka_volterra", "repressilator", "double_well")
@@ -130,16 +136,19 @@ def locate(name: str, path: str, url: str | None, sha256: str | None) -> Path:
     ) from None
 
 
-def adopt(raw: Path, source: Source, sha256: str, out: Path | None = None) -> Path:
+def adopt(raw: Path, source: Source, out: Path | None = None) -> Path:
     """A file at hand, checked and copied to where loaders look.
 
     Raises:
         DataError: D14 for another file.
     """
     found = digest(raw)
-    if found != sha256:
+    if found != source.sha256:
         raise DataError(
-            "D14", f"{raw} has the SHA256 {found}", f"the file with {sha256}", "Get another file"
+            "D14",
+            f"{raw} has the SHA256 {found}",
+            f"the file with {source.sha256}",
+            "Get another file",
         )
     target = (out or cache_folder() / Path(source.path).parent) / Path(source.path).name
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ from .draws import draws_to_frame, index_columns, read_draws, write_draws, write
 from .layouts import from_long, from_melted, from_wide
 from .reading import read
 from .report import Report, report
+from .snapshots import columns_of
 from .times import duration, times_from_user, times_to_user
 from .values import narrow, number
 
@@ -211,10 +212,18 @@ def to_snapshots(
     time: str | None = None,
     channels: str | Sequence[str] | None = None,
     weight: str | None = None,
+    growth: str | None = None,
 ) -> Snapshots:
     """Rows are cells, (N, D), each seen once -> the population at K times, (K, N, D) and a mask.
 
     `channels` None takes every other column of numbers. A cell has a value in every channel.
+
+    Args:
+        frame: a table, or what makes one.
+        time: column; None looks for a usual name.
+        channels: columns of coordinates.
+        weight: column with how much a cell counts.
+        growth: column with the factor per unit of time by which it multiplies.
 
     Raises:
         DataError: D01 to D05, D09, D14, D15.
@@ -225,24 +234,28 @@ def to_snapshots(
     t, _ = parse_times(frame[time], name=time, place=row)
     if channels is None:
         channels = [
-            c for c in frame.columns if c not in (time, weight) and frame[c].dtype.kind in "iufb"
+            c
+            for c in frame.columns
+            if c not in (time, weight, growth) and frame[c].dtype.kind in "iufb"
         ]
-    channels = several(channels)
-    x = _complete(frame, channels, "channel", row)  # (N, D)
-    times, codes, count = np.unique(t, return_inverse=True, return_counts=True)
-    order = np.argsort(codes, kind="stable")
-    step = np.arange(count.max())
-    mask = step < count[:, None]  # (K, N)
-    at = order[(count.cumsum() - count)[:, None] + np.minimum(step, count[:, None] - 1)]
-    weights = None
-    if weight is not None:
-        masses = _complete(frame, (weight,), "weight", row)[:, 0]
-        weights = torch.from_numpy(np.where(mask, masses[at], np.float32(0)))
+    x = torch.from_numpy(_complete(frame, several(channels), "channel", row))  # (N, D)
+    times, codes = np.unique(t, return_inverse=True)
+    at = columns_of(torch.from_numpy(codes), len(times))  # (K, N)
+    mask = at >= 0
+    held = at.clamp(min=0)
+
+    def fact(name: str | None, role: str) -> Tensor | None:
+        if name is None:
+            return None
+        values = torch.from_numpy(_complete(frame, (name,), role, row)[:, 0].copy())
+        return values[held].where(mask, 0.0)
+
     return Snapshots(
         torch.from_numpy(times),
-        torch.from_numpy(np.where(mask[..., None], x[at], np.float32(0))),
-        torch.from_numpy(mask),
-        weights,
+        x[held].where(mask[..., None], 0.0),
+        mask,
+        fact(weight, "weight"),
+        fact(growth, "growth"),
     )
 
 
@@ -293,14 +306,15 @@ def _complete(
 def snapshots_to_frame(
     snapshots: Snapshots, channels: Sequence[str] | None = None, clock: Clock | None = None
 ) -> pd.DataFrame:
-    """`time, <channels>` and, where there are any, `weight`: a row per cell."""
+    """`time, <channels>` and, where there are any, `weight` and `growth`: a row per cell."""
     names = list(channels or (f"x{i}" for i in range(snapshots.x.shape[-1])))
     mask = snapshots.mask
     t = snapshots.t[:, None].expand(mask.shape)[mask]
     frame = pd.DataFrame(snapshots.x[mask].detach().cpu().numpy(), columns=names)
     frame.insert(0, "time", times_to_user(t, clock or Clock()))
-    if snapshots.weights is not None:
-        frame["weight"] = snapshots.weights[mask].cpu().numpy()
+    for name, fact in {"weight": snapshots.weights, "growth": snapshots.growth}.items():
+        if fact is not None:
+            frame[name] = fact[mask].cpu().numpy()
     return frame
 
 

@@ -8,12 +8,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..batch import Snapshots
+from ..errors import DataError, first
 
 STEP = 0.0025
 
@@ -39,11 +41,23 @@ def simulate_population(
     """Snapshots of `cells` cells at every time, none of them seen before: x (K, N, D) in double precision.
 
     Args:
+        system: one of `POPULATION_SYSTEMS`, perhaps with another `_replace(sigma=...)`.
         cells: None is as many as the dataset of this system has.
-        times: not decreasing; None are those of the dataset.
+        times: zero or later, increasing; None are those of the dataset.
         seed: of all that is drawn.
+
+    Raises:
+        DataError: D17 for other times.
     """
     n, at = cells or system.cells, system.times if times is None else times
+    rising = all(a < b for a, b in pairwise(at))
+    if not at or not rising or not 0 <= at[0] <= at[-1] < math.inf:
+        raise DataError(
+            "D17",
+            f"a simulation is asked for at {first([f'{t:g}' for t in at], 8) or 'no time'}",
+            "times that increase, from zero on",
+            "",
+        )
     g = torch.Generator().manual_seed(seed)
     x = system.start(n * len(at), g)  # all walk; the first n of them leave at each snapshot
     now, seen = 0.0, []
@@ -129,6 +143,6 @@ POPULATION_SYSTEMS = {
         tuple(0.4 * k for k in range(7)),
         300,
         ("x1", "x2"),
-        {},
+        {"rate": 1.5},
     ),
 }

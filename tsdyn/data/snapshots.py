@@ -1,7 +1,9 @@
 """Populations seen at a few times: from arrays and back, checked, whitened."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,17 +26,25 @@ def from_arrays(x: Any, time: Any, weights: Any = None, growth: Any = None) -> S
         growth: (cells,) factor per unit of time by which it multiplies.
 
     Raises:
-        DataError: D14 where lengths differ or numbers are missing; D20 for fewer than two times.
+        DataError: D14 where shapes differ or numbers are missing; D04 for cells without a time; D20 for fewer than
+            two times.
     """
     cells, at = _numbers(x), _numbers(time)
     facts = [None if f is None else _numbers(f) for f in (weights, growth)]
-    lengths = [len(cells), len(at), *(len(f) for f in facts if f is not None)]
-    if cells.ndim != 2 or len(set(lengths)) > 1:
+    shapes = [tuple(f.shape) for f in (cells, at, *facts) if f is not None]
+    if cells.ndim != 2 or set(shapes[1:]) != {shapes[0][:1]}:
         raise DataError(
             "D14",
-            f"cells of shape {tuple(cells.shape)} came with {', '.join(map(str, lengths[1:]))} times and weights",
+            f"cells of shape {shapes[0]} came with times, weights and growth of {first(shapes[1:])}",
             "x (cells, D) and one number for each cell",
             "Give all of them in the same order of cells",
+        )
+    if not bool(at.isfinite().all()):
+        raise DataError(
+            "D04",
+            f"{int((~at.isfinite()).sum())} cells have no time, first row {int(at.isfinite().int().argmin())}",
+            "a finite number for each",
+            "Drop these cells",
         )
     times, at_time = at.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     rows = columns_of(at_time, len(times))
@@ -55,7 +65,7 @@ def columns_of(snapshot: Tensor, count: int) -> Tensor:
     """
     order = snapshot.argsort(stable=True)
     sizes = snapshot.bincount(minlength=count)
-    step = torch.arange(int(sizes.max()) if len(sizes) else 0)
+    step = torch.arange(int(sizes.max()) if len(sizes) else 0, device=order.device)
     start = sizes.cumsum(0) - sizes
     rows = order[(start[:, None] + step).clamp(max=max(len(order) - 1, 0))]
     return rows.where(step < sizes[:, None], -1)
@@ -67,11 +77,16 @@ def to_arrays(snapshots: Snapshots) -> tuple[Tensor, Tensor]:
     return snapshots.x[snapshots.mask], time[snapshots.mask]
 
 
-def as_snapshots(paths: Paths) -> Snapshots:
+def as_snapshots(paths: Paths, times: Sequence[float] | None = None) -> Snapshots:
     """Frames as snapshots and series as cells, for series that share their times; who is who is forgotten.
 
+    A cell is a series that is seen in every channel; frames without one are left out.
+
+    Args:
+        times: of some of the frames; None is all of them.
+
     Raises:
-        DataError: D14 where times differ between series.
+        DataError: D14 where times differ between series, D17 for times of no frame, D20 for fewer than two frames.
     """
     if not bool((paths.t == paths.t[:1]).all()):
         raise DataError(
@@ -80,7 +95,37 @@ def as_snapshots(paths: Paths) -> Snapshots:
             "the same times for all of them",
             "Interpolate them first, for example with `tsdyn.impute`",
         )
-    return Snapshots(paths.t[0].double(), paths.x.movedim(1, 0), paths.mask.all(-1).mT)
+    seen = paths.mask.all(-1).mT  # (T, B)
+    kept = seen.any(1)
+    if times is not None:
+        kept = kept & at_times(paths.t[0], times)
+    mask = seen[kept]
+    found = Snapshots(
+        paths.t[0][kept].double(),
+        paths.x.movedim(1, 0)[kept].where(mask[..., None], 0.0),
+        mask,
+        None if paths.weights is None else paths.weights.where(mask, 0.0),
+    )
+    require_snapshots(found)
+    return found
+
+
+def at_times(t: Tensor, times: Sequence[float]) -> Tensor:
+    """Which of the snapshots at t (K,) are at one of these times, to a millionth: (K,)
+
+    Raises:
+        DataError: D17 for a time at which there is none.
+    """
+    near = (t[:, None] - torch.tensor(times, dtype=t.dtype, device=t.device)).abs() <= 1e-6
+    missing = [f"{s:g}" for s, found in zip(times, near.any(0).tolist(), strict=True) if not found]
+    if missing:
+        raise DataError(
+            "D17",
+            f"no snapshot is at {first(missing, 6)}",
+            f"one of {first([f'{s:g}' for s in t.tolist()], 12)}",
+            "",
+        )
+    return near.any(1)
 
 
 def fit_whitening(snapshots: Snapshots) -> Whitening:
@@ -170,5 +215,10 @@ def _require(snapshots: Snapshots, good: Tensor, what: str, wanted: str) -> None
 
 def _numbers(values: Any) -> Tensor:
     """As a tensor in its own precision; whole numbers in double."""
-    found = torch.as_tensor(values)
+    try:
+        found = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            "D14", f"cells came as {first(str(error).splitlines(), 1)}", "a table of numbers", ""
+        ) from None
     return found if found.is_floating_point() else found.double()

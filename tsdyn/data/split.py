@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..batch import Entries, Paths, Snapshots, hide, snapshots_of, split_after, take
 from ..errors import DataError, first
+from .snapshots import at_times
 
 Pair = tuple[Any, Any]
 Cut = Callable[[Paths], Pair]
@@ -196,7 +197,14 @@ class LeaveOutSnapshots:
     test: tuple[float, ...] = ()
 
     def __call__(self, snapshots: Snapshots, cut: Cut) -> Parts:
-        val, test = (_at_times(snapshots, times) for times in (self.val, self.test))
+        val, test = (at_times(snapshots.t, times) for times in (self.val, self.test))
+        if bool((val & test).any()):
+            raise DataError(
+                "D20",
+                f"the snapshots at {first([f'{t:g}' for t in snapshots.t[val & test].tolist()])} are kept twice",
+                "other times for validation than for the test",
+                "",
+            )
         train, rest = (snapshots_of(snapshots, kept) for kept in (~val & ~test, ~test))
         if len(train.t) < 2:
             raise DataError(
@@ -210,20 +218,6 @@ class LeaveOutSnapshots:
             (train, snapshots_of(snapshots, val)) if val.any() else None,
             (rest, snapshots_of(snapshots, test)) if test.any() else None,
         )
-
-
-def _at_times(snapshots: Snapshots, times: tuple[float, ...]) -> Tensor:
-    """(K,) True for the snapshots at these times."""
-    near = (snapshots.t[:, None] - snapshots.t.new_tensor(times)).abs() <= 1e-6
-    missing = [t for t, found in zip(times, near.any(0).tolist(), strict=True) if not found]
-    if missing:
-        raise DataError(
-            "D17",
-            f"no snapshot is at {first([f'{t:g}' for t in missing], 6)}",
-            f"one of {first([f'{t:g}' for t in snapshots.t.tolist()], 12)}",
-            "",
-        )
-    return near.any(1)
 
 
 def parted(entries: Entries, val: Tensor, test: Tensor) -> Parts:
