@@ -311,3 +311,22 @@ def test_wrong_snapshots_are_refused() -> None:
         bridge.score(good.x[0], 0.5)
     with pytest.raises(DataError, match=r"TSD-D17.*No snapshot was seen at 0.3"):
         bridge.push(torch.ones(60), 0.3, 1.0)
+
+
+def test_smooth_paths_meet_the_cells_and_keep_their_velocity() -> None:
+    snapshots = clouds()
+    bridge = SnapshotBridge(Zero(), 0.8).solve(snapshots)
+    h = 1e-4
+    at = [0.0, 0.2, 0.5 - h, 0.5, 0.5 + h, 1.0]
+    walks = bridge.smooth_paths(at, 2000, generator=torch.Generator().manual_seed(0))
+    for k, place in ((0, 0), (1, 3), (2, 5)):
+        cells = snapshots.x[k][snapshots.mask[k]]
+        assert torch.cdist(walks.x[:, place], cells).amin(1).max() < 1e-4
+    turn = (walks.x[:, 4] - 2 * walks.x[:, 3] + walks.x[:, 2]) / h
+    speed = (walks.x[:, 4] - walks.x[:, 3]) / h
+    assert turn.abs().mean() < 0.1 * speed.abs().mean()
+    jitter = bridge.sample_paths(at, 2000, generator=torch.Generator().manual_seed(0)).x
+    rough = (jitter[:, 4] - 2 * jitter[:, 3] + jitter[:, 2]) / h
+    assert rough.abs().mean() > 10 * turn.abs().mean()
+    drawn = SnapshotBridge(Zero(), 0.8, smooth=True).sample(snapshots, torch.tensor([0.7, 0.2]), 50)
+    assert drawn.shape == (50, 2, 2) and drawn.dtype == snapshots.x.dtype

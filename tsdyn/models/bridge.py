@@ -65,6 +65,7 @@ class SnapshotBridge(Model):
         tau: how hard the weights of the cells of an interval's start and end are kept, each in (0, 1]: λ / (λ + ε) of
             a KL penalty λ; 1 keeps them exactly.
         growth_rounds: how often growth is learned anew from the plan of each interval; needs a first tau below one.
+        smooth: draw paths with a continuous velocity, `StaticBridge.smooth_paths`, for cells that do not jitter.
         tolerance: largest error of the marginals of a plan; ten times as much while θ moves.
         step: of "sbirr" only: length of an Euler step in units of time. n steps of N cells take (n N)³ / 3 operations.
         half_bridges: of "sbirr" only: pairs of them in each interval and round.
@@ -81,6 +82,7 @@ class SnapshotBridge(Model):
         pairs: int = 300,
         tau: tuple[float, float] = (1.0, 1.0),
         growth_rounds: int = 0,
+        smooth: bool = False,
         tolerance: float = 1e-4,
         step: float | None = None,
         half_bridges: int = 10,
@@ -101,6 +103,7 @@ class SnapshotBridge(Model):
                 "",
             )
         self.reference, self.sigma, self.rounds = reference, sigma, rounds
+        self.smooth = smooth
         self.method, self.step, self.half_bridges = method, step, half_bridges
         self.nodes, self.pairs, self.tau = nodes, pairs, (tau[0], tau[1])
         self.growth_rounds, self.tolerance = growth_rounds, tolerance
@@ -176,8 +179,13 @@ class SnapshotBridge(Model):
     def sample(self, given: Snapshots, at: Tensor, n: int) -> Tensor:
         """n paths through what is given, at times (K',): (n, K', D)."""
         order = at.argsort()
-        bridge = self.solve(given) if self.step is None else self.iterate(given)
-        found = populations(bridge.sample_paths(at[order], n))
+        if self.step is not None:
+            walks = self.iterate(given).sample_paths(at[order], n)
+        elif self.smooth:
+            walks = self.solve(given).smooth_paths(at[order], n)
+        else:
+            walks = self.solve(given).sample_paths(at[order], n)
+        found = populations(walks)
         return found[:, order.argsort()].to(given.x.dtype)
 
     def _cost(self, snapshots: Snapshots) -> Tensor:

@@ -29,6 +29,7 @@ from torch import Tensor
 from ..errors import DataError, first
 from ..maths import plan as plans
 from ..maths.gaussian_flow import Flow, bridge_paths
+from ..maths.pinned import draw, pinned, scale
 from ..maths.plug_in import plug_in_drift, plug_in_score
 from ..maths.resample import systematic
 from ..maths.transport import Coupling
@@ -131,6 +132,29 @@ class StaticBridge:
             found.append((x, mass[:, None].expand(-1, len(later))))
         x, mass = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
         return Walks(at, x, mass / mass.sum(0))
+
+    def smooth_paths(
+        self,
+        times: Tensor | Sequence[float],
+        n: int,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Walks:
+        """n paths with a continuous velocity through cells that the chain joins, x_0, then x_{k+1} ~ π_k(· | x_k).
+
+        Between the snapshots they are an integrated Wiener process pinned at the cells, its scale estimated from all
+        paths (`maths.pinned`), in place of the reference. Snapshots are kept exactly; the law of paths
+        is no longer the Schrödinger bridge. With two snapshots they are straight lines.
+        """
+        at = torch.as_tensor(times, dtype=torch.float64)
+        self._require_times(at)
+        pins = self.sample_paths(self.times, n, generator=generator)
+        law = pinned(pins.t, at)
+        x = draw(law, pins.x, scale(law, pins.x), generator)
+        right = torch.searchsorted(pins.t, at).clamp(1, len(pins.t) - 1)
+        share = ((at - pins.t[right - 1]) / (pins.t[right] - pins.t[right - 1])).clamp(max=1.0)
+        mass = torch.lerp(pins.weights[:, right - 1].log(), pins.weights[:, right].log(), share)
+        return Walks(at, x, mass.softmax(0))
 
     def interpolate(self, t: float, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n cells of the population at time t: (n, D)."""
