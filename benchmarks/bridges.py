@@ -92,7 +92,7 @@ TASKS: dict[str, Callable[[int], Task]] = {
     "double_well": lambda seed: alternate("double_well", 300, seed),
     "embryoid_body": lambda seed: one_out("embryoid_body", [1, 2, 3], 0.25),
     "embryoid_body_300": every_other_of_embryoids,
-    "embryoid_body_100": lambda seed: one_out("embryoid_body", [1, 2, 3], 0.25, dims=100),
+    "embryoid_body_100": lambda seed: one_out("embryoid_body", [1, 2, 3], 0.1, dims=100),
     "hematopoiesis": lambda seed: one_out("mouse_hematopoiesis", [1], 0.3),
 }
 BRIDGES: dict[str, dict[str, tuple[Callable[[], Reference], dict[str, Any]]]] = {

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
         windows as windows,
     )
     from .chance import seed as seed
+    from .data.cells import from_anndata as from_anndata
     from .data.frames import read as read
     from .data.load import load_dataset as load_dataset
+    from .data.snapshots import from_arrays as from_arrays
+    from .data.volatility import suggest_sigma as suggest_sigma
     from .errors import TsdynError as TsdynError
     from .evaluation import backtest as backtest, evaluate as evaluate
     from .forecasts import Forecast as Forecast
@@ -48,12 +51,15 @@ _HOME = {
     "fit": "lit.fit",
     "forecast": "predict",
     "impute": "predict",
+    "from_anndata": "data.cells",
+    "from_arrays": "data.snapshots",
     "load": "io",
     "load_dataset": "data.load",
     "read": "data.frames",
     "save": "io",
     "seed": "chance",
     "simulate": "predict",
+    "suggest_sigma": "data.volatility",
     "windows": "batch",
 }
 

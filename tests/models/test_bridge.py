@@ -2,11 +2,14 @@
 
 import math
 
+import anndata
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tsdyn.batch import Snapshots, merge_snapshots, snapshots_of
+from tsdyn.data.cells import from_anndata
 from tsdyn.data.population_systems import POPULATION_SYSTEMS, simulate_population
 from tsdyn.data.snapshots import from_arrays
 from tsdyn.errors import ConfigError, DataError
@@ -330,3 +333,27 @@ def test_smooth_paths_meet_the_cells_and_keep_their_velocity() -> None:
     assert rough.abs().mean() > 10 * turn.abs().mean()
     drawn = SnapshotBridge(Zero(), 0.8, smooth=True).sample(snapshots, torch.tensor([0.7, 0.2]), 50)
     assert drawn.shape == (50, 2, 2) and drawn.dtype == snapshots.x.dtype
+
+
+def test_results_go_back_into_anndata_in_its_order() -> None:
+    g = torch.Generator().manual_seed(0)
+    order = torch.randperm(150, generator=g)
+    time = torch.tensor([0.0] * 60 + [0.5] * 40 + [1.0] * 50)[order]
+    x = normal(150, 2)
+    table = anndata.AnnData(np.zeros((150, 3), np.float32))
+    table.obsm["X_pca"], table.obs["day"] = x.numpy(), time.numpy()
+    table.varm["PCs"] = normal(3, 2, seed=1).numpy()
+    snapshots, origin = from_anndata(table, time_key="day", whiten_rep=True)
+    kept = snapshots_of(snapshots, torch.tensor([0, 2]))
+    bridge = SnapshotBridge(Zero(), 0.8).solve(kept)
+    bridge.to_anndata(table, origin, rounds=0)
+    first = (time == 0).numpy()
+    drift = (bridge.cell_drift()[0] * origin.whitening.scale).numpy()  # type: ignore[union-attr]
+    np.testing.assert_allclose(table.obsm["sb_drift"][first], drift)
+    assert np.isnan(table.obsm["sb_drift"][(time == 0.5).numpy()]).all()
+    np.testing.assert_allclose(table.obs["sb_mass"][first].sum(), 1, rtol=1e-3)
+    assert table.uns["sb"]["sigma"] == 0.8 and table.uns["sb"]["rounds"] == 0
+    trends = bridge.gene_trends(table, origin, ["0", "2"], [0.0, 0.4], 200, generator=g)
+    cells = table.obsm["X_pca"][first] @ table.varm["PCs"][[0, 2]].T
+    error = 5 * cells.std(0) / math.sqrt(200)
+    assert (np.abs(trends.mean[0].numpy() - cells.mean(0)) < error).all()

@@ -21,11 +21,13 @@ References:
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..data.cell_results import GeneTrends, gene_trends, to_anndata
+from ..data.cells import CellOrigin
 from ..errors import DataError, first
 from ..maths import plan as plans
 from ..maths.gaussian_flow import Flow, bridge_paths
@@ -235,6 +237,43 @@ class StaticBridge:
         last = self.intervals[-1]
         origin = plans.barycentric(plans.transposed(last.coupling), last.x)
         return [*ahead, (last.y - origin) / last.span]
+
+    def to_anndata(self, adata: Any, origin: CellOrigin, **record: Any) -> None:
+        """Writes the drift (velocity) at every cell, its growth and its mass into `adata`, in its own order and units.
+
+        obsm["sb_drift"] and obsm["velocity_pca"], obs["sb_growth"], obs["sb_mass"], uns["sb"]; cells that were not
+        given get NaN.
+
+        Args:
+            origin: from `from_anndata`, for these snapshots or for more of them.
+            record: what is kept besides in uns["sb"], and options of `cell_results.to_anndata`.
+        """
+        mass = [plans.row_mass(step.coupling) for step in self.intervals]
+        last = self.intervals[-1].coupling
+        to_anndata(
+            adata,
+            origin,
+            times=self.times,
+            drift=self.cell_drift(),
+            growth=self.growth(),
+            mass=[*mass, plans.row_mass(plans.transposed(last))],
+            sigma=self.sigma,
+            **record,
+        )
+
+    def gene_trends(
+        self,
+        adata: Any,
+        origin: CellOrigin,
+        genes: Sequence[str],
+        times: Tensor | Sequence[float],
+        n: int = 500,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> GeneTrends:
+        """Mean and quantiles of genes over the population at each time, from n paths."""
+        cells = populations(self.sample_paths(times, n, generator=generator), generator)
+        return gene_trends(adata, origin, times, cells, genes)
 
     def _between(
         self,
