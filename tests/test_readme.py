@@ -18,12 +18,18 @@ def blocks(language):
     ]
 
 
-def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
-    (example,) = blocks("python")
+def test_the_first_python_example_forecasts(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(blocks("python")[0], "README.md", "exec"), {})
     assert "q0.95" in capsys.readouterr().out
     assert (tmp_path / "co2.png").stat().st_size > 10_000 and (tmp_path / "co2.pt").exists()
+
+
+def test_the_second_python_example_reconstructs_populations(capsys):
+    named = {}
+    exec(compile(blocks("python")[1], "README.md", "exec"), named)
+    assert "transport midpoint" in capsys.readouterr().out
+    assert named["paths"].x.shape == (200, 5, 2)
 
 
 def commands():

@@ -31,7 +31,7 @@ Cloud = tuple[Tensor, Tensor | None]  # cells (N, D) and their weights (N,)
 
 def score_cloud(drawn: Cloud, seen: Cloud) -> dict[str, float]:
     """w1, w2 (exact), mmd (width: median distance of what was seen), energy and swd of two clouds."""
-    (x, a), (y, b) = drawn, seen
+    (x, a), (y, b) = ((cells.detach(), weights) for cells, weights in (drawn, seen))
     width = float(median_distance(y))
     generator = torch.Generator(device=y.device).manual_seed(0)  # the same directions for all
     return {
