@@ -357,3 +357,23 @@ def test_results_go_back_into_anndata_in_its_order() -> None:
     cells = table.obsm["X_pca"][first] @ table.varm["PCs"][[0, 2]].T
     error = 5 * cells.std(0) / math.sqrt(200)
     assert (np.abs(trends.mean[0].numpy() - cells.mean(0)) < error).all()
+
+
+def test_any_times_may_be_asked_for() -> None:
+    """Also those of snapshots, first, last and alone, and later ones."""
+    snapshots = clouds()
+    bridge = SnapshotBridge(Affine(2), 0.8).solve(snapshots)
+    for times in (
+        [0.5],
+        [0.0],
+        [1.0],
+        [0.0, 0.5],
+        [0.2, 0.5, 0.5],
+        [0.5, 1.0],
+        [1.5],
+        [0.3, 2.0, 3.0],
+    ):
+        walks = bridge.sample_paths(times, 7)
+        assert walks.x.shape == (7, len(times), 2) and walks.weights.shape == (7, len(times))
+    cells = snapshots.x[1][snapshots.mask[1]]
+    assert torch.cdist(bridge.interpolate(0.5, 30), cells).amin(1).max() < 1e-6

@@ -126,7 +126,7 @@ class StaticBridge:
                 x = self._between(step, i, j, at[inside] - step.start, generator)
                 found.append((x, mass[:, None] * ratio[:, None] ** share))
             i, mass = j, mass * ratio
-            if not bool((at > step.start + step.span).any()):
+            if not bool((at >= step.start + step.span).any()):
                 break
         later = at[at > self._end]
         if len(later):
