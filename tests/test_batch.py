@@ -1,5 +1,6 @@
 """Cutting and joining against loops over rows: nothing is lost, nothing is there twice, order is kept."""
 
+import pytest
 import torch
 from hypothesis import given as for_all, strategies as st
 from ragged import make, ragged, values
@@ -7,17 +8,21 @@ from ragged import make, ragged, values
 from tsdyn.batch import (
     Names,
     Paths,
+    Snapshots,
     compact,
     default_names,
     hide,
     merge,
+    merge_snapshots,
     query,
     repeat,
+    snapshots_of,
     split_after,
     stack,
     take,
     windows,
 )
+from tsdyn.errors import DataError
 
 
 def full(B: int, T: int, D: int = 1, **fields) -> Paths:
@@ -183,3 +188,23 @@ def test_unobserved_values_stay_unread_through_every_cut():
     cut = torch.tensor([0.5])
     for cutting in (compact(paths), *split_after(paths, cut), windows(paths, 2), stack([paths])):
         assert cutting.x[cutting.mask].isfinite().all()
+
+
+def populations(*sizes, D=2):
+    x = torch.arange(len(sizes) * max(sizes) * D).double().view(len(sizes), max(sizes), D)
+    mask = torch.arange(max(sizes)) < torch.tensor(sizes)[:, None]
+    return Snapshots(torch.arange(len(sizes)).double(), x, mask, weights=x[..., 0] + 1)
+
+
+def test_snapshots_are_chosen_and_put_together_again():
+    whole = populations(3, 5, 2)
+    middle = snapshots_of(whole, torch.tensor([False, True, False]))
+    rest = snapshots_of(whole, torch.tensor([0, 2]))
+    assert rest.x.shape == (2, 3, 2) and rest.mask.sum(1).tolist() == [3, 2]
+    again = merge_snapshots(middle, rest)
+    assert torch.equal(again.t, whole.t) and torch.equal(again.mask, whole.mask)
+    assert torch.equal(again.x[again.mask], whole.x[whole.mask])
+    assert torch.equal(again.weights[again.mask], whole.weights[whole.mask])
+    assert merge_snapshots(middle, rest._replace(weights=None)).weights is None
+    with pytest.raises(DataError, match=r"TSD-D13: Cells of 2 and of 3 dimensions"):
+        merge_snapshots(middle, populations(2, 2, D=3))

@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from .errors import DataError
+
 
 class Clock(NamedTuple):
     """How the user writes time. Inside, numbers stay as they are and dates are seconds since 1970 UTC."""
@@ -252,7 +254,18 @@ def snapshots_of(snapshots: Snapshots, chosen: Tensor) -> Snapshots:
 
 
 def merge_snapshots(a: Snapshots, b: Snapshots) -> Snapshots:
-    """The snapshots of both in order of time. Weights and growth are kept where both have them."""
+    """The snapshots of both in order of time. Weights and growth are kept where both have them.
+
+    Raises:
+        DataError: D13 for cells of different dimensions.
+    """
+    if a.x.shape[-1] != b.x.shape[-1]:
+        raise DataError(
+            "D13",
+            f"cells of {a.x.shape[-1]} and of {b.x.shape[-1]} dimensions are to be put together",
+            "the same coordinates",
+            "Take the same components, whitened alike, of both",
+        )
     size = max(a.x.shape[1], b.x.shape[1])
     order = torch.cat([a.t, b.t]).argsort(stable=True)
 
