@@ -234,6 +234,7 @@ class TestOut:
             sigma=0.5,
             parameters={"alpha": torch.tensor(1.5), "A": torch.eye(2)},
             history=torch.arange(3.0),
+            tau=(0.5, 1.0),
             nothing=None,
         )
         table.write_h5ad(tmp_path / "out.h5ad")
@@ -254,6 +255,7 @@ class TestOut:
         assert record["sigma"] == 0.5 and record["times"].tolist() == [0, 2, 5]
         assert record["parameters"]["alpha"] == 1.5 and record["parameters"]["A"].shape == (2, 2)
         assert record["history"].tolist() == [0, 1, 2] and "nothing" not in record
+        assert record["tau"].tolist() == [0.5, 1.0]
 
     def test_of_genes_themselves(self, table):
         found, origin = snapshots(table, rep="X", dense=True, whiten_rep=True)

@@ -282,7 +282,9 @@ def _table(adata: Any, values: NDArray[np.float64], names: Sequence[str] | None)
 
 
 def _plain(record: Any) -> Any:
-    """What a .h5ad file can hold: arrays for tensors, and nothing for None."""
+    """What a .h5ad file can hold: arrays for tensors, lists for tuples, and nothing for None."""
     if isinstance(record, Mapping):
         return {str(k): _plain(v) for k, v in record.items() if v is not None}
+    if isinstance(record, tuple):
+        return [_plain(v) for v in record]
     return record.detach().cpu().numpy() if isinstance(record, Tensor) else record
