@@ -55,7 +55,8 @@ def draw(law: Pinned, x: Tensor, q: Tensor, generator: torch.Generator | None = 
     z = torch.randn(
         (len(x), len(law.cov), x.shape[-1]), generator=generator, dtype=x.dtype, device=x.device
     )
-    return law.weights @ x + root @ z
+    found: Tensor = law.weights @ x + root @ z
+    return found
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:

@@ -46,13 +46,13 @@ def require_rate_matrix(Q: Tensor) -> None:
     if Q.ndim < 2 or Q.shape[-1] != Q.shape[-2] or not Q.shape[-1]:
         raise _no_rate_matrix(f"a rate matrix of shape {tuple(Q.shape)}", "shape (..., n, n)")
     matrices = Q.detach().double().reshape(-1, *Q.shape[-2:])
-    for wrong, what, wanted in (
-        (~matrices.isfinite(), "is", "finite rates"),
-        (_off_diagonal(matrices) < 0, "is", "rates of at least zero off the diagonal"),
+    for wrong, wanted in (
+        (~matrices.isfinite(), "finite rates"),
+        (_off_diagonal(matrices) < 0, "rates of at least zero off the diagonal"),
     ):
         if bool(wrong.any()):
             m, i, j = wrong.nonzero()[0].tolist()
-            came = f"Q[{i}, {j}] {what} {float(matrices[m, i, j]):g} in matrix {m}"
+            came = f"Q[{i}, {j}] is {float(matrices[m, i, j]):g} in matrix {m}"
             raise _no_rate_matrix(came, wanted)
     sums = matrices.sum(-1)  # (M, n)
     wrong = sums.abs() > ROUNDING * matrices.abs().amax(-1)
