@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tsdyn.batch import Entries, Paths, Snapshots, each
+from tsdyn.data.jump_problems import JumpTargets
 from tsdyn.data.tasks import Labels
 from tsdyn.errors import DataError
 from tsdyn.io import load
@@ -38,6 +39,8 @@ class Trained(NamedTuple):
         """What a model is asked with: times (B, T) or (K,), indices (N, M), or of labels only how many there are (B,)."""
         if isinstance(self.want, Entries):
             return self.want.index
+        if isinstance(self.want, JumpTargets):
+            return self.want.initial
         return self.want.y if isinstance(self.want, Labels) else self.want.t
 
     @property
@@ -45,6 +48,8 @@ class Trained(NamedTuple):
         """Of one draw: (B, T, D), (K, D), (N,) or (B,)."""
         if isinstance(self.want, Snapshots):
             return self.want.x[:, 0].shape
+        if isinstance(self.want, JumpTargets):
+            return self.want.rates.shape
         return self.want.x.shape if isinstance(self.want, Paths) else self.want.y.shape
 
     @property
@@ -52,8 +57,8 @@ class Trained(NamedTuple):
         """How many values of each series, or entries or labels, the loss is a mean over: (B,)."""
         if isinstance(self.want, Paths):
             return self.want.mask.flatten(1).sum(1).double()
-        if isinstance(self.want, Snapshots):
-            return torch.ones(1)  # populations are one question
+        if isinstance(self.want, Snapshots | JumpTargets):
+            return torch.ones(1)  # populations are one question, and so are simulated problems
         return torch.ones_like(self.want.y, dtype=torch.float64)
 
     @property
@@ -175,7 +180,7 @@ def test_samples_have_the_shape_of_what_was_asked_and_are_finite(case):
     if isinstance(case.want, Labels):
         assert draws.dtype == case.want.y.dtype
         assert (draws >= 0).all() and (draws < case.model.arguments["classes"]).all()
-    else:
+    elif not isinstance(case.want, JumpTargets):
         values = case.given.y if isinstance(case.given, Entries) else case.given.x
         assert draws.dtype == values.dtype
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import chance
 from .batch import Entries, Paths, Snapshots, hide, split_after, stack, take
+from .data.jump_problems import JumpTargets
 from .data.tasks import Labels
 from .errors import DataError
 from .maths import score
@@ -56,6 +57,17 @@ def _(want: Entries, model: Model, given: Any, n: int = 32) -> dict[str, Tensor]
     found = score_entries(model.sample(given, want.index, n), want)
     values = {"mse": found["rmse"] ** 2, "mae": found["mae"], "coverage_95": found["cover95"]}
     return {name: torch.tensor(value) for name, value in values.items()}
+
+
+@scores.register
+def _(want: JumpTargets, model: Model, given: Any, n: int = 32) -> dict[str, Tensor]:
+    draws = model.sample(given, want.initial, n)  # (n, M, states, states)
+    off = ~torch.eye(draws.shape[-1], dtype=torch.bool, device=draws.device)
+    rates, truth = draws[..., off], want.rates[:, off].to(draws)
+    low, high = score.interval(rates, 0.9)
+    inside = ((truth >= low) & (truth <= high)).to(draws.dtype)
+    rmse = (rates.mean(0) - truth).square().mean(-1).sqrt().mean()
+    return {"rmse": rmse, "coverage_90": inside.mean()}
 
 
 @scores.register

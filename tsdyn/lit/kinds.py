@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Entries, Paths, Snapshots, take
+from ..data.jump_problems import Problems
 from ..data.split import Pair
 
 
@@ -94,6 +95,25 @@ class OfEntries:
         return given, _rows(want, rows)
 
 
+class OfProblems:
+    """Rows are numbers of problems, which the task makes. Judged as a whole."""
+
+    def count(self, data: Problems) -> int:
+        return len(data.number)
+
+    def lengths(self, data: Problems) -> None:
+        return None
+
+    def take(self, data: Problems, rows: Tensor) -> Problems:
+        return Problems(data.number[rows])
+
+    def questions(self, given: Any, want: Any) -> int:
+        return 1
+
+    def slice(self, given: Any, want: Any, rows: Tensor) -> Pair:
+        return given, want
+
+
 class Whole:
     """Any other container: all of it is one row."""
 
@@ -113,7 +133,12 @@ class Whole:
         return given, want
 
 
-_KINDS: dict[type, Kind] = {Paths: OfPaths(), Snapshots: OfSnapshots(), Entries: OfEntries()}
+_KINDS: dict[type, Kind] = {
+    Paths: OfPaths(),
+    Snapshots: OfSnapshots(),
+    Entries: OfEntries(),
+    Problems: OfProblems(),
+}
 
 
 def kind_of(data: Any) -> Kind:
