@@ -9,7 +9,7 @@
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, Self
 
 import torch
@@ -36,6 +36,9 @@ REMEMBERS: dict[type, str] = {
     SquaredExponential: "log_lengthscale",
     QuasiPeriodic: "log_decay",
 }
+
+
+Bounded = tuple[nn.Parameter, Tensor, Tensor]  # a parameter, its least and its largest value
 
 
 class StateSpaceGP(Model):
@@ -140,20 +143,7 @@ class StateSpaceGP(Model):
             steps: most iterations.
         """
         self._start(paths)
-        count = paths.mask.sum().clamp(min=1)
-
-        def objective() -> Tensor:
-            try:
-                return -self.evidence(paths).sum() / count
-            except ModelError as error:
-                if error.code != "TSD-M04":
-                    raise
-                return count * torch.nan  # rounding at parameters that are far out
-
-        bounded = list(self._bounded())
-        if bounded:
-            learned, lower, upper = zip(*bounded)
-            minimise(objective, learned, lower, upper, steps)
+        maximise(self.evidence, paths, list(self.bounded()), steps)
         if paths.names is not None:
             self.channels = paths.names.channels
         return self
@@ -161,7 +151,7 @@ class StateSpaceGP(Model):
     def on_epoch(self, epoch: int, train: tuple[Paths, Paths]) -> None:
         self._start(merge(*train)[0])
         with torch.no_grad():
-            for p, lower, upper in self._bounded():
+            for p, lower, upper in self.bounded():
                 p.clamp_(lower.to(p.device), upper.to(p.device))
 
     def level(self, t: Tensor) -> Tensor:
@@ -204,7 +194,7 @@ class StateSpaceGP(Model):
             self.kernel.get_parameter("log_variance").copy_(variance.log())
         self.fitted.fill_(True)
 
-    def _bounded(self) -> Iterator[tuple[nn.Parameter, Tensor, Tensor]]:
+    def bounded(self) -> Iterator[Bounded]:
         """Everything learned, and between what."""
         memories = {
             m.get_parameter(REMEMBERS[type(m)])
@@ -222,3 +212,25 @@ class StateSpaceGP(Model):
                 yield p, value - math.log(FACTOR), value + math.log(FACTOR)
             else:
                 yield p, torch.full_like(p, -torch.inf), torch.full_like(p, torch.inf)
+
+
+def maximise(
+    evidence: Callable[[Paths], Tensor], paths: Paths, bounded: list[Bounded], steps: int
+) -> None:
+    """Moves parameters, within their bounds, to the largest evidence of all paths, by L-BFGS.
+
+    Where rounding makes a covariance impossible, the search turns back.
+    """
+    count = paths.mask.sum().clamp(min=1)
+
+    def objective() -> Tensor:
+        try:
+            return -evidence(paths).sum() / count
+        except ModelError as error:
+            if error.code != "TSD-M04":
+                raise
+            return count * torch.nan  # rounding at parameters that are far out
+
+    if bounded:
+        learned, lower, upper = zip(*bounded)
+        minimise(objective, learned, lower, upper, steps)

@@ -19,16 +19,15 @@ import torch
 from torch import Tensor
 
 from ..batch import Gaussian, Paths, compact, merge, query
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError
 from ..maths import likelihoods as laws
 from ..maths.approximate import Approximation, Observed
 from ..maths.chain_sampling import sample_prior
 from ..maths.inducing import law, pairs, project, variational
 from ..maths.kalman import LinearGaussian, posterior
 from ..maths.kernels import Kernel, chain
-from ..maths.minimise import minimise
 from .base import Model, require_fitted
-from .gp import StateSpaceGP
+from .gp import StateSpaceGP, maximise
 from .kernels import LearnedKernel
 from .likelihoods import GaussianNoise
 from .mean_functions import MeanFunction
@@ -125,20 +124,7 @@ class InducingGP(Model):
             steps: most iterations.
         """
         self.on_epoch(0, (query(paths.t[:, :0], paths), paths))
-        count = paths.mask.sum().clamp(min=1)
-
-        def objective() -> Tensor:
-            try:
-                return -self.evidence(paths).sum() / count
-            except ModelError as error:
-                if error.code != "TSD-M04":
-                    raise
-                return count * torch.nan  # rounding at parameters that are far out
-
-        bounded = list(self.gp._bounded())
-        if bounded:
-            learned, lower, upper = zip(*bounded)
-            minimise(objective, learned, lower, upper, steps)
+        maximise(self.evidence, paths, list(self.gp.bounded()), steps)
         if paths.names is not None:
             self.channels = paths.names.channels
         return self
