@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tsdyn.batch import Entries, Paths, Snapshots, each
-from tsdyn.data.jump_problems import JumpTargets
+from tsdyn.data.jump_data import JumpTargets
 from tsdyn.data.tasks import Labels
 from tsdyn.errors import DataError
 from tsdyn.io import load

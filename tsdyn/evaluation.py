@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import chance
 from .batch import Entries, Paths, Snapshots, hide, split_after, stack, take
-from .data.jump_problems import JumpTargets
+from .data.jump_data import JumpTargets
 from .data.tasks import Labels
 from .errors import DataError
 from .maths import score

@@ -3,14 +3,8 @@ import math
 import pytest
 import torch
 
-from tsdyn.data.jump_problems import (
-    JudgedByRatchets,
-    JumpData,
-    Numbered,
-    Problems,
-    Simulated,
-    ratchets,
-)
+from tsdyn.data.jump_data import JumpData, Problems
+from tsdyn.data.jump_problems import JudgedByRatchets, Numbered, Simulated, ratchets
 from tsdyn.errors import ConfigError
 from tsdyn.maths.jump_simulation import skeleton
 from tsdyn.models.rate_network import RateNetwork

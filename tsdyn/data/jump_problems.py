@@ -9,7 +9,7 @@ states, of paths and of observations for all of them, other chains each.
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,34 +18,13 @@ from ..errors import ConfigError
 from ..maths.jump_prior import Chains, RatePrior
 from ..maths.jump_simulation import gillespie_grid
 from ..maths.rate_matrix import stationary
+from .jump_data import JumpData, JumpTargets, Problems
 from .jump_systems import flashing_ratchet
 from .split import Cut, Parts
 
 PATHS = 12_000  # in a minibatch
 PRIOR = RatePrior()
 POTENTIALS = (0.0, 1.0, 2.0)  # of the ratchets that judge a network
-
-
-class Problems(NamedTuple):
-    """Numbers of problems: how many there are in an epoch is all that they say."""
-
-    number: Tensor  # (N,)
-
-
-class JumpData(NamedTuple):
-    """Labels of K paths of each of M chains."""
-
-    t: Tensor  # (M, K, L)
-    state: Tensor  # (M, K, L)
-    mask: Tensor  # (M, K, L)
-    states: int
-
-
-class JumpTargets(NamedTuple):
-    """What made them."""
-
-    rates: Tensor  # (M, n, n)
-    initial: Tensor  # (M, n)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Entries, Paths, Snapshots, take
-from ..data.jump_problems import Problems
+from ..data.jump_data import Problems
 from ..data.split import Pair
 
 

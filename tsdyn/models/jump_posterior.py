@@ -1,6 +1,6 @@
 """What is believed of the rates of one Markov jump process, and of everything that follows from them.
 
-Rates are independent Gaussians, cut at zero, and zero where a jump is less likely than not to exist; a quantity f(Q) has the quantiles of f over draws of Q.
+Rates are independent Gaussians, folded at zero, so that none is zero by chance alone; a quantity f(Q) has the quantiles of f over draws of Q.
 
     several beliefs from different paths:  m = Σ m_c / s_c² / Σ 1 / s_c²,   s² = max(1, χ² / (C - 1)) / Σ 1 / s_c²
 
@@ -39,15 +39,14 @@ class Interval(NamedTuple):
 
 
 def rate_matrix(found: JumpPosterior) -> Tensor:
-    """Q of the mean rates of jumps that are likely to exist: (n, n)."""
-    return from_rates(found.mean * (found.link >= 0.5))
+    """Q of the mean rates: (n, n)."""
+    return from_rates(found.mean)
 
 
 def draws(found: JumpPosterior, n: int, generator: torch.Generator | None = None) -> Tensor:
     """Draws of Q: (n, states, states)."""
     z = torch.randn((n, *found.mean.shape), generator=generator, dtype=torch.float64)
-    rates = (found.mean.double() + found.deviation.double() * z).clamp(min=0)
-    return from_rates(rates * (found.link >= 0.5))
+    return from_rates((found.mean.double() + found.deviation.double() * z).abs())
 
 
 def derived(

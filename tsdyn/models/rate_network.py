@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..data.jump_problems import JumpData, JumpTargets
+from ..data.jump_data import JumpData, JumpTargets
 from ..maths.jump_features import jump_features
 from .base import Model
 from .jump_network import StatisticsNetwork, rate_loss
