@@ -128,7 +128,7 @@ def table(network: RateNetwork, subsets: int, names: list[str]) -> dict[str, dic
     return kept
 
 
-def ship(checkpoint: Path, subsets: int) -> None:
+def ship(checkpoint: Path, subsets: int, chosen: str) -> None:
     """The weights and their card, if the gates are passed."""
     network = load(checkpoint)
     assert isinstance(network, RateNetwork)
@@ -144,6 +144,7 @@ def ship(checkpoint: Path, subsets: int) -> None:
         "made_by": "tsdyn fit --config configs/jump_pretrain.yaml",
         "seed": 0,
         "prior": "tsdyn.data.jump_problems.Simulated, which is in the configuration",
+        "chosen": chosen,
         "gates": GATES,
         "scores": {k: {n: round(x, 4) for n, x in v.items()} for k, v in scores.items()},
         "licence": "Apache-2.0; trained on simulations of this project alone",
@@ -158,9 +159,10 @@ def main() -> None:
     parser.add_argument("--subsets", type=int, default=15)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--ship", type=Path, default=None, metavar="CHECKPOINT")
+    parser.add_argument("--chosen", default="", help="why this checkpoint; for the card")
     options = parser.parse_args()
     if options.ship is not None:
-        ship(options.ship, options.subsets)
+        ship(options.ship, options.subsets, options.chosen)
     else:
         everything = ["crude", "EM", "hidden EM", "network", "refined"]
         table(pretrained(options.weights), options.subsets, everything)

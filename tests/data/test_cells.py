@@ -2,6 +2,7 @@
 
 import sys
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,8 +25,6 @@ from tsdyn.errors import ConfigError, DataError
 from tsdyn.maths.plan import barycentric
 from tsdyn.models.bridge import SnapshotBridge
 from tsdyn.models.references import Zero
-
-anndata = pytest.importorskip("anndata")
 
 N, G, D = 60, 8, 4
 

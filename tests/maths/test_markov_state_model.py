@@ -56,8 +56,9 @@ def test_sliding_counts_pairs_of_rows_that_were_seen(lag):
 
 @pytest.mark.parametrize("lag", [1, 5])
 def test_counts_and_estimates_are_those_of_deeptime(lag):
-    markov = pytest.importorskip("deeptime.markov")
-    msm = pytest.importorskip("deeptime.markov.msm")
+    from deeptime import markov
+    from deeptime.markov import msm
+
     state = trajectories(flashing_ratchet(1.0))
     C = sliding(state, torch.ones_like(state, dtype=torch.bool), 6, lag)
     theirs = markov.TransitionCountEstimator(lag, "sliding").fit_fetch([s.numpy() for s in state])
@@ -163,7 +164,8 @@ def crispness(membership: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("m", [2, 3, 4])
 def test_sets_are_those_of_deeptime_or_crisper(m):
-    markov = pytest.importorskip("deeptime.markov")
+    from deeptime import markov
+
     T = wells(m, 5, leak=0.05)
     found = metastable(T, m)
     theirs = torch.as_tensor(markov.pcca(T.numpy(), m).memberships)

@@ -64,9 +64,9 @@ def case(request: pytest.FixtureRequest) -> Case:
 def test_coupling_has_the_covariance_of_the_closed_form(case: Case) -> None:
     cross = case.x.mT @ plans.apply(case.plan, case.y)
     found = cross - case.x.mean(0)[:, None] * case.y.mean(0)
-    # a plan of n cells is that of the law to O(n^-1/2): about 1 % of what the closed form says, for 1500
+    # clouds have their moments exactly; over three draws .001 to .003 for D = 2, .002 to .004 for D = 5
     error = torch.linalg.norm(found - case.exact.coupling) / torch.linalg.norm(case.exact.coupling)
-    assert error < 0.01 * case.x.shape[1] / 2
+    assert error < 0.01
     assert case.plan.error < 1e-4
 
 
@@ -81,7 +81,7 @@ def test_marginals_between_are_those_of_the_gaussian_bridge(case: Case) -> None:
 def test_drift_without_training_is_that_of_the_gaussian_bridge() -> None:
     case = Case(2)
     g = torch.Generator().manual_seed(2)
-    # measured over three draws of the cells: .006 to .011, .011 to .017, .019 to .030, .12 to .14
+    # measured over three draws of the cells: .006 to .010, .010 to .015, .018 to .028, .10 to .12
     for k, allowed in ((0, 0.02), (1, 0.02), (2, 0.035), (4, 0.15)):
         L = torch.linalg.cholesky(case.exact.cov[k])
         z = torch.randn(400, 2, generator=g, dtype=torch.float64)
@@ -103,6 +103,7 @@ def test_score_without_training_is_that_of_the_gaussian_bridge() -> None:
     behind, ahead = (affine_flow(u, case.A, case.b, SIGMA, half) for u in (case.x, at))
     found = plug_in_score(at, behind, ahead, case.y, case.plan)
     want = -torch.linalg.solve(case.exact.cov[k], (at - case.exact.mean[k]).mT).mT
+    # measured over three draws of the cells: .051 to .064; exactness for the cells at hand is tested below
     assert torch.linalg.norm(found - want) / torch.linalg.norm(want) < 0.08
     several = behind._replace(cov=behind.cov.expand(CELLS, -1, -1, -1))
     torch.testing.assert_close(plug_in_score(at, several, ahead, case.y, case.plan), found)

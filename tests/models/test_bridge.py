@@ -12,7 +12,7 @@ from tsdyn.batch import Snapshots, merge_snapshots, snapshots_of
 from tsdyn.data.cells import from_anndata
 from tsdyn.data.population_systems import POPULATION_SYSTEMS, simulate_population
 from tsdyn.data.snapshots import from_arrays
-from tsdyn.errors import ConfigError, DataError
+from tsdyn.errors import ConfigError, DataError, ModelError
 from tsdyn.maths import plan as plans
 from tsdyn.maths.distances import wasserstein
 from tsdyn.models.bridge import SnapshotBridge
@@ -281,6 +281,13 @@ def test_half_bridges_give_the_same_first_round_whatever_comes_after() -> None:
         (lambda: SnapshotBridge(Zero(), math.nan), ConfigError, r"TSD-X01.*sigma=nan"),
         (lambda: SnapshotBridge(Zero(), 1.0, method="sbirr"), ConfigError, r"TSD-X01.*step=None"),
         (lambda: SnapshotBridge(Zero(), 1.0, step=0.1), ConfigError, r"TSD-X01.*step=0.1"),
+        (lambda: SnapshotBridge(Zero(), 1.0, method="x"), ConfigError, r"TSD-X01.*method='x'"),  # type: ignore[arg-type]
+        (lambda: SnapshotBridge(Zero(), 1.0, tau=(0.0, 1.0)), ConfigError, r"TSD-X01.*tau"),
+        (lambda: SnapshotBridge(Zero(), 1.0, tau=0.5), ConfigError, r"TSD-X01.*tau=0.5"),  # type: ignore[arg-type]
+        (lambda: SnapshotBridge(Zero(), 1.0, growth_rounds=2), ConfigError, r"TSD-X01.*growth"),
+        (lambda: SnapshotBridge(Zero(), 1.0, rounds=-1), ConfigError, r"TSD-X01.*rounds=-1"),
+        (lambda: SnapshotBridge(Zero(), 1.0, nodes=0), ConfigError, r"TSD-X01.*nodes=0"),
+        (lambda: SnapshotBridge(Zero(), 1.0, tolerance=0.0), ConfigError, r"TSD-X01.*tolerance"),
     ],
 )
 def test_wrong_options_are_refused(made: object, error: type[Exception], message: str) -> None:
@@ -377,3 +384,29 @@ def test_any_times_may_be_asked_for() -> None:
         assert walks.x.shape == (7, len(times), 2) and walks.weights.shape == (7, len(times))
     cells = snapshots.x[1][snapshots.mask[1]]
     assert torch.cdist(bridge.interpolate(0.5, 30), cells).amin(1).max() < 1e-6
+
+
+def test_wrong_questions_to_a_bridge_are_refused() -> None:
+    bridge = SnapshotBridge(Zero(), 1.0).solve(clouds())
+    for ask, message in (
+        (lambda: bridge.push(torch.ones(3), 0.0, 1.0), r"TSD-D14.*`mass`.*60 cells"),
+        (lambda: bridge.pull(torch.ones(3), 1.0, 0.0), r"TSD-D14.*`mass`.*50 cells"),
+        (lambda: bridge.push(torch.ones(50), 1.0, 0.0), r"TSD-D17.*from 1 to 0"),
+        (lambda: bridge.fate(torch.zeros(3).long()), r"TSD-D14.*`classes`.*50 cells"),
+        (lambda: bridge.drift(torch.zeros(3, 5), 0.2), r"TSD-D14.*places \(Q, 2\)"),
+        (lambda: bridge.score(torch.zeros(3, 5), 0.2), r"TSD-D14.*places \(Q, 2\)"),
+        (lambda: bridge.sample_paths([], 3), r"TSD-D17.*list of times"),
+        (lambda: bridge.sample_paths([0.2], 0), r"TSD-D01.*0 paths"),
+        (
+            lambda: bridge.sample_paths([0.2], 2, start=torch.tensor([0, 99])),
+            r"TSD-D14.*0 to 59",
+        ),
+    ):
+        with pytest.raises(DataError, match=message):
+            ask()
+    halves = SnapshotBridge(Zero(), 1.0, method="sbirr", step=0.25, half_bridges=1)
+    with pytest.raises(DataError, match=r"TSD-D17.*from -1 to 9.*0 to 1"):
+        halves.iterate(clouds((8, 8, 8))).sample_paths([-1.0, 9.0], 3)
+    grown = clouds()._replace(growth=torch.ones(3, 60))
+    with pytest.raises(ModelError, match=r"TSD-M05.*no weights and no growth"):
+        halves.iterate(grown)

@@ -161,6 +161,10 @@ def test_wrong_data_and_options_are_refused() -> None:
         MarkovJump(3, prior=(0.5, 1.0))
     with pytest.raises(ConfigError, match="TSD-X01"):
         MarkovJump(3, links=[[1.0]])
+    with pytest.raises(ConfigError, match=r"TSD-X01.*seen='exact'"):
+        MarkovJump(2, "exact")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"TSD-D10.*State 1 is never seen"):
+        MarkovJump(3).fit(paths([0.0, 1.0], [0.0, 0.0]))
     with pytest.raises(DataError, match="TSD-D14"):
         MarkovJump(2).fit(paths([0.0, 1.0], [0.0, 2.0]))
     with pytest.raises(ModelError, match="TSD-M01"):

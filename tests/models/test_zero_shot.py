@@ -92,5 +92,7 @@ def test_weights_are_those_of_their_card(tmp_path) -> None:
 def test_labels_must_be_states() -> None:
     t = torch.arange(3).double()[None]
     x = torch.tensor([[[0.0], [1.5], [1.0]]])
+    with pytest.raises(DataError, match=r"TSD-D10.*twice"):
+        zero_shot(Paths(t, x, torch.zeros_like(x, dtype=torch.bool)))
     with pytest.raises(DataError, match="TSD-D14"):
         zero_shot(Paths(t, x, torch.ones_like(x, dtype=torch.bool)))

@@ -20,6 +20,8 @@ from .gaussian_flow import affine_flow
 
 
 class Gaussian(NamedTuple):
+    """N(mean, cov)."""
+
     mean: Tensor  # (D,)
     cov: Tensor  # (D, D)
 

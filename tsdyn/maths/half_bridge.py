@@ -118,4 +118,5 @@ def half_bridges(
 
 
 def along(process: Process) -> Drift:
+    """b of the process as a drift to walk along."""
     return lambda x, t: mean(process, x, t)

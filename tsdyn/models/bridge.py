@@ -95,11 +95,36 @@ class SnapshotBridge(Model):
                 "a positive number",
                 "`tsdyn.suggest_sigma(snapshots)` is a start",
             )
-        if (method == "sbirr") != (step is not None):
+        if method not in ("static", "sbirr") or (method == "sbirr") != (step is not None):
             raise ConfigError(
                 "X01",
                 f"SnapshotBridge got method={method!r} with step={step}",
                 'a step in units of time for method="sbirr", and none for "static"',
+                "",
+            )
+        if not isinstance(tau, tuple | list) or len(tau) != 2 or any(not 0 < u <= 1 for u in tau):
+            raise ConfigError(
+                "X01",
+                f"SnapshotBridge got tau={tau}",
+                "two numbers in (0, 1], for start and end",
+                "",
+            )
+        if growth_rounds > 0 and tau[0] == 1:
+            raise ConfigError(
+                "X01",
+                f"SnapshotBridge got growth_rounds={growth_rounds} with tau={tuple(tau)}",
+                "a first tau below one: else the weights of the cells may not change, and no growth shows",
+                "Try tau=(0.9, 0.999)",
+            )
+        counts = {"nodes": nodes, "pairs": pairs, "half_bridges": half_bridges}
+        least = {**dict.fromkeys(counts, 1), "rounds": 0, "growth_rounds": 0}
+        counts |= {"rounds": rounds, "growth_rounds": growth_rounds}
+        small = [f"{name}={value}" for name, value in counts.items() if value < least[name]]
+        if small or not tolerance > 0 or (step is not None and not step > 0):
+            raise ConfigError(
+                "X01",
+                f"SnapshotBridge got {', '.join(small) or f'tolerance={tolerance}, step={step}'}",
+                "positive numbers; rounds and growth_rounds may be zero",
                 "",
             )
         self.reference, self.sigma, self.rounds = reference, sigma, rounds
@@ -156,6 +181,13 @@ class SnapshotBridge(Model):
                 'SnapshotBridge(method="static") has no half bridges',
                 'one of method="sbirr"',
                 "Call `solve`",
+            )
+        if snapshots.weights is not None or snapshots.growth is not None:
+            raise ModelError(
+                "M05",
+                "half bridges know no weights and no growth, and the snapshots have some",
+                "cells that all count the same",
+                'Use method="static", or take weights and growth away',
             )
         ends = [Ends(p.start, p.span, p.x, p.y) for p in _pairs(snapshots)]
         return iterate(

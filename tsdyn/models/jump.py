@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Paths, merge, query
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..maths import jump_em
 from ..maths.emissions import Categorical, Emission, Gaussian, Misread, log_densities
 from ..maths.hidden_jump import MostLikely, clock, filtered, log_likelihood, smoothed, viterbi
@@ -76,6 +76,13 @@ class MarkovJump(Model):
         steps: int = 1000,
     ):
         super().__init__()
+        if seen not in ("exactly", "misread", "symbols", "gaussian"):
+            raise ConfigError(
+                "X01",
+                f"MarkovJump got seen={seen!r}",
+                'one of "exactly", "misread", "symbols", "gaussian"',
+                "",
+            )
         if (
             states < 2
             or (seen == "symbols") != (symbols is not None)
@@ -130,6 +137,14 @@ class MarkovJump(Model):
         t, y, mask = self._rows(paths)
         if self.seen == "exactly":
             gaps, C = counts(t, y, mask, self.states)
+            left = C.sum((0, 2)) > 0
+            if self.prior is None and not bool(left.all()):
+                raise DataError(
+                    "D10",
+                    f"state {int((~left).nonzero()[0])} is never seen before another observation",
+                    "every state, seen at least once with something after it",
+                    "Number the states that occur, or give a prior: nothing else says how they are left",
+                )
             start = jump_em.started(gaps, C, self.links)
             Q = jump_em.em(gaps, C, start, self._gamma(), steps=self.steps).Q
             self._keep(Q, self._first_seen(y, mask), None)

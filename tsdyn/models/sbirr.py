@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from ..maths.half_bridge import HalfBridges, along, euler, half_bridges
 from ..maths.resample import systematic
 from .bridge_targets import Targets
@@ -50,6 +51,13 @@ class IteratedBridge:
     ) -> Walks:
         """n of the paths at the times (T',) within the grid, on straight lines between its points."""
         at = torch.as_tensor(times, dtype=self.t.dtype)
+        if bool((at < self.t[0]).any()) or bool((at > self.t[-1]).any()):
+            raise DataError(
+                "D17",
+                f"times from {float(at.min()):g} to {float(at.max()):g} are asked for",
+                f"times between the first snapshot and the last, {float(self.t[0]):g} to {float(self.t[-1]):g}",
+                'Use method="static" for later ones',
+            )
         i = systematic(self.t.new_ones(len(self.x)), n, generator)
         right = torch.searchsorted(self.t, at).clamp(1, len(self.t) - 1)
         share = ((at - self.t[right - 1]) / (self.t[right] - self.t[right - 1]))[:, None]

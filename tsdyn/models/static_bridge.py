@@ -111,9 +111,12 @@ class StaticBridge:
         """
         at = torch.as_tensor(times, dtype=torch.float64)
         self._require_times(at)
+        _require_paths(n)
         k = min(self._interval(float(at[0])), len(self.intervals) - 1)
         step = self.intervals[k]
         weights = step.weights
+        if start is not None:
+            _require_cells(start, n, "start", len(step.x))
         i = systematic(weights, n, generator) if start is None else start
         mass, found = step.x.new_ones(n), []
         for step in self.intervals[k:]:
@@ -169,6 +172,7 @@ class StaticBridge:
         Just before a snapshot it points at single cells of it, σ² / (t_{k+1} - t) strong.
         """
         k = self._interval(t)
+        self._require_points(x)
         points = x.double()
         if k == len(self.intervals):
             return self.field(points).to(x)
@@ -180,6 +184,7 @@ class StaticBridge:
     def score(self, x: Tensor, t: float) -> Tensor:
         """∇ log p_t(x) of the population strictly between two snapshots, at (Q, D)."""
         k = self._interval(t)
+        self._require_points(x)
         if k == len(self.intervals) or t == self.intervals[k].start:
             raise DataError(
                 "D17",
@@ -195,13 +200,21 @@ class StaticBridge:
 
     def push(self, mass: Tensor, t: float, until: float) -> Tensor:
         """Descendants: where mass (N_k,) on the cells seen at t is at a later snapshot, (N_l,); its sum is kept  [4]"""
-        for step in self.intervals[self._snapshot(t) : self._snapshot(until)]:
+        self._require_order(t, until)
+        steps = self.intervals[self._snapshot(t) : self._snapshot(until)]
+        if steps:
+            _require_length(mass, len(steps[0].x), "mass")
+        for step in steps:
             mass = plans.push(step.coupling, mass)
         return mass
 
     def pull(self, mass: Tensor, t: float, back: float) -> Tensor:
         """Ancestors: where mass (N_l,) on the cells seen at t was at an earlier snapshot, (N_k,)  [4]"""
-        for step in reversed(self.intervals[self._snapshot(back) : self._snapshot(t)]):
+        self._require_order(back, t)
+        steps = self.intervals[self._snapshot(back) : self._snapshot(t)]
+        if steps:
+            _require_length(mass, len(steps[-1].y), "mass")
+        for step in reversed(steps):
             mass = plans.pull(step.coupling, mass)
         return mass
 
@@ -212,7 +225,8 @@ class StaticBridge:
             classes: (N_K,) class numbers of the cells of the last snapshot; negative ones have none.
             number: C; None is one more than the largest.
         """
-        count = int(classes.max()) + 1 if number is None else number
+        _require_length(classes, len(self.intervals[-1].y), "classes")
+        count = max(int(classes.max()) + 1, 1) if number is None else number
         known = torch.zeros(len(classes), count, dtype=torch.float64)
         known[classes >= 0] = torch.nn.functional.one_hot(
             classes[classes >= 0].long(), count
@@ -321,7 +335,30 @@ class StaticBridge:
             )
         return near[0]
 
+    def _require_points(self, x: Tensor) -> None:
+        dims = self.intervals[0].x.shape[1]
+        if x.ndim != 2 or x.shape[1] != dims:
+            raise DataError(
+                "D14",
+                f"places of shape {tuple(x.shape)} came",
+                f"places (Q, {dims}), as the cells have",
+                "",
+            )
+
+    def _require_order(self, early: float, late: float) -> None:
+        if self._snapshot(early) > self._snapshot(late):
+            raise DataError(
+                "D17",
+                f"mass is to go from {early:g} to {late:g}",
+                "an earlier snapshot first",
+                "`push` goes ahead in time and `pull` back",
+            )
+
     def _require_times(self, at: Tensor) -> None:
+        if at.ndim != 1 or not len(at):
+            raise DataError(
+                "D17", f"times of shape {tuple(at.shape)} are asked for", "a list of times", ""
+            )
         bad = ~at.isfinite() | (at < self.times[0])
         if bad.any() or (at.diff() < 0).any():
             raise DataError(
@@ -339,6 +376,32 @@ def populations(walks: Walks, generator: torch.Generator | None = None) -> Tenso
         return walks.x
     drawn = [systematic(w, n, generator) for w in walks.weights.unbind(1)]
     return walks.x.take_along_dim(torch.stack(drawn, 1)[..., None], 0)
+
+
+def _require_cells(numbers: Tensor, n: int, name: str, cells: int) -> None:
+    """D14 unless these are n numbers of so many cells."""
+    if len(numbers) != n or bool(((numbers < 0) | (numbers >= cells)).any()):
+        raise DataError(
+            "D14",
+            f"`{name}` has {len(numbers)} numbers from {int(numbers.min())} to {int(numbers.max())}",
+            f"{n} numbers of cells, 0 to {cells - 1}",
+            "",
+        )
+
+
+def _require_length(values: Tensor, count: int, name: str) -> None:
+    if values.shape != (count,):
+        raise DataError(
+            "D14",
+            f"`{name}` has the shape {tuple(values.shape)}",
+            f"one for each of the {count} cells of that snapshot",
+            "",
+        )
+
+
+def _require_paths(n: int) -> None:
+    if n < 1:
+        raise DataError("D01", f"{n} paths are asked for", "one at least", "")
 
 
 def _until(span: float) -> Tensor:

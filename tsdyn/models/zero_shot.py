@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from ..batch import Paths
 from ..data.files import digest
 from ..data.jump_data import JumpData
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DataError
 from ..maths.emissions import Misread, log_densities
 from ..maths.hidden_jump import clock, log_likelihood
 from ..maths.jump_counts import require_states
@@ -84,9 +84,16 @@ def zero_shot(
             of the posterior's curvature.
 
     Raises:
-        DataError: D14 for labels that are no states.
+        DataError: D14 for labels that are no states, D10 where no path was seen twice.
     """
     seen = paths.mask[..., 0]
+    if not bool((seen.sum(1) > 1).any()):
+        raise DataError(
+            "D10",
+            "no path was seen twice",
+            "paths with at least two observations",
+            "Add observations",
+        )
     label = paths.x[..., 0].where(seen, 0.0)
     n = int(label.max()) + 1 if states is None else states
     n = max(n, 2)
