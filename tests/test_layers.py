@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = [
     {"batch", "errors", "chance", "maths"},
-    {"nets", "data"},
+    {"nets", "frames_net", "data"},
     {"models"},
     {"predict", "evaluation", "population_scores", "forecasts", "io", "plot", "plot_populations"},
     {"lit"},
@@ -31,7 +31,7 @@ OWNERS = {
     "mpl_toolkits": {"plot.py"},
     "torchsde": {"maths/solve.py", "maths/adaptive.py"},
     "scipy": {"data/*", "maths/*"},
-    "gpytorch": {"models/from_gpytorch.py"},
+    "gpytorch": {"models/from_gpytorch.py", "models/gpytorch_kernels.py"},
     "pyro": {"models/gp_bayesian.py"},
     "anndata": {"data/*"},
 }
