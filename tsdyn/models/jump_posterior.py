@@ -84,7 +84,7 @@ def combined(parts: Sequence[JumpPosterior]) -> JumpPosterior:
     total = weight.sum(0)
     m = (weight * mean).sum(0) / total
     scatter = (weight * (mean - m) ** 2).sum(0) / max(len(parts) - 1, 1)
-    off = 1 - torch.eye(len(m), dtype=m.dtype)
+    off = 1 - torch.eye(len(m), dtype=m.dtype, device=m.device)
     return JumpPosterior(
         m * off,
         (scatter.clamp(min=1) / total).sqrt() * off,

@@ -60,6 +60,10 @@ class RateNetwork(Model):
 
     def sample(self, given: JumpData, at: Tensor, n: int) -> Tensor:
         """n draws of the rates, none below zero: (n, M, states, states). There is no time to ask about: `at` is not read."""
-        found = self.posterior(given)
-        z = torch.randn((n, *found.mean.shape), dtype=found.mean.dtype, device=found.mean.device)
-        return (found.mean + found.deviation * z).clamp(min=0)
+        return rate_draws(self.posterior(given), n)
+
+
+def rate_draws(found: RatePosterior, n: int) -> Tensor:
+    """n draws of the rates, none below zero: (n, M, states, states)."""
+    z = torch.randn((n, *found.mean.shape), dtype=found.mean.dtype, device=found.mean.device)
+    return (found.mean + found.deviation * z).clamp(min=0)

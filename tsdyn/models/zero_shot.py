@@ -10,7 +10,7 @@ The weights are in `weights/`, with a card that says how they were made and how 
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors.torch import load_file
@@ -26,11 +26,18 @@ from ..maths.jump_em import Hidden, hidden_em
 from ..maths.jump_likelihood import GammaRates, log_prior, observed_information, standard_errors
 from ..maths.rate_matrix import from_rates
 from .jump_posterior import JumpPosterior
-from .rate_network import RateNetwork
+from .rate_network import RateNetwork, RatePosterior
 
 WEIGHTS = Path(__file__).with_name("weights") / "rate_network.safetensors"
 RARE = 0.05  # links less likely than this are left out of a refinement
 ERROR = 0.02  # share of misread labels that a refinement starts from
+
+
+class ReadsRates(Protocol):
+    """A network that reads the rates of processes off their paths: `RateNetwork`, `PathRateNetwork`."""
+
+    def posterior(self, data: JumpData) -> RatePosterior:
+        """The laws of the rates of every process."""
 
 
 def pretrained(weights: Path = WEIGHTS) -> RateNetwork:
@@ -66,7 +73,7 @@ def zero_shot(
     paths: Paths,
     states: int | None = None,
     *,
-    network: RateNetwork | None = None,
+    network: ReadsRates | None = None,
     refine: Literal["em"] | None = None,
     steps: int = 50,
 ) -> JumpPosterior:
