@@ -86,9 +86,9 @@ def constant_channels(paths: Paths) -> tuple[str, ...]:
 
 
 def require_varying(paths: Paths) -> None:
-    """D12 if a channel is constant."""
+    """D12 if a channel with a name is constant, or all are. Without names they are pixels and the like."""
     constant = constant_channels(paths)
-    if constant:
+    if constant and (paths.names is not None or len(constant) == paths.x.shape[-1]):
         raise DataError(
             "D12",
             f"channels of one value throughout: {first(constant)}",

@@ -43,7 +43,7 @@ def log_evidence(
     white = torch.linalg.solve_triangular(L, y[..., None], upper=False)[..., 0]
     scale = L.diagonal(dim1=-2, dim2=-1).log()
     count = seen.sum(-1)
-    constant = count * math.log(2 * math.pi) / 2
+    constant = count.double() * math.log(2 * math.pi) / 2
     density: Tensor = -(white**2).sum(-1) / 2 - scale.sum(-1) - constant
     return density
 

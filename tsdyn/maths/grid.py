@@ -65,6 +65,34 @@ def grid(
     return Grid(starts[..., None].to(dtype), h[..., None].to(dtype), tuple(done.tolist()))
 
 
+def graded(t: Tensor, substeps: int, power: float = 4.0, t0: float | Tensor | None = None) -> Grid:
+    """Steps from a to b = a + g that end at a + g (1 - (1 - n / N)^p): the shortest before every asked time.
+
+    For what grows without bound towards an observation, as the control of rough paths does. The last step is N^-p of the
+    gap, and p = 1 is `grid`.
+
+    Args:
+        t, t0: as in `grid`.
+        substeps: N, of every gap.
+        power: p, at least one.
+
+    Raises:
+        DataError: as `grid`; D17 for a power below one.
+    """
+    if not 1 <= power < float("inf"):
+        raise _unusable(f"power = {power}", "a power of at least one")
+    even = grid(t, None, t0, substeps)
+    place = (torch.arange(len(even.t), device=t.device) % substeps).double()[:, None, None]
+    gap = even.h.double() * substeps
+    first = even.t.double() - place * even.h.double()
+
+    def reached(n: Tensor) -> Tensor:
+        return gap * (1 - (1 - n / substeps) ** power)
+
+    h = reached(place + 1) - reached(place)
+    return Grid((first + reached(place)).to(even.t), h.to(even.h), even.stops)
+
+
 def timeline(t: Tensor, t0: float | Tensor | None = None) -> Tensor:
     """Start and asked times in double precision, (B or 1, 1 + T); D17 if they cannot be walked.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ..batch import Paths, merge, query, stack
+from ..batch import Paths, merge, query
 from ..errors import ConfigError
 from ..maths.grid import Grid, grid, increments
 from ..maths.near import near
@@ -23,6 +23,7 @@ from ..maths.sde import Langevin
 from ..maths.solve import require_finite, solve
 from ..nets import local_features, mlp
 from .base import Model
+from .bounds import two_bounds
 
 Bound = Literal["elbo", "iwae"]
 SMALLEST = 0.01  # diffusion, and standard deviations of an observation and of z at the start
@@ -228,13 +229,7 @@ class LatentSDE(Model):
         return self.readout(z), _scale(self.log_noise)
 
     def loss(self, given: Paths, want: Paths) -> Tensor:
-        given, want = (Paths(p.t, p.x, p.mask) for p in (given, want))
-        both, _ = merge(given, want)
-        alone, _ = merge(given, want._replace(mask=torch.zeros_like(want.mask)))
-        two = stack([both, alone])
-        each = self.evidence(two) / two.mask.sum((1, 2)).clamp(min=1)
-        count = want.mask.sum((1, 2))
-        return -(count * each.view(2, -1).mean(0)).sum() / count.sum().clamp(min=1)
+        return two_bounds(self.evidence, given, want)
 
     def sample(self, given: Paths, at: Tensor, n: int) -> Tensor:
         given = Paths(given.t, given.x, given.mask)

@@ -1,0 +1,133 @@
+"""A latent process with fractional noise behind series of any kind: many channels, nonlinear readouts, video.
+
+[1] Daems, Opper, Crevecoeur & Birdal. Variational inference for SDEs driven by fractional noise. ICLR 2024.
+"""
+
+import torch
+from torch import Tensor
+
+from ..batch import Paths, merge, query
+from ..maths.fractional_walk import Walk
+from ..maths.near import near
+from .base import Model
+from .bounds import Bound, bounded, normal_density, two_bounds, weights
+from .fractional_posterior import By, FractionalPosterior, Scene
+from .fractional_prior import Diffusion, FractionalPrior, Index, Kind
+from .fractional_sde import MOST_STATES
+from .latent_parts import (
+    LinearDecoder,
+    LocalEncoder,
+    VideoDecoder,
+    VideoEncoder,
+)
+
+
+class LatentFractionalSDE(Model):
+    """y(t) ~ N(f(x(t), c), e²) with x the process of a `FractionalPrior` and c the content of the series  [1]
+
+    The encoder gives Gaussian potentials on x at the rows that were seen; the guide conditions the linear part of the equation
+    on them exactly, and a network adds what the rest of the equation asks for. The loss is `two_bounds` of
+
+        E_q Σ log N(y_i; f(x(t_i), c), e²) - KL(q || p),
+
+    nats per value, divergences summed over the coordinates. After the last row that was seen x follows the prior.
+
+    Choose it where channels share fewer causes than there are channels, or are pixels. For channels with memory of their own
+    `FractionalSDE` is exact where this is a bound.
+
+    Args:
+        encoder: a `LocalEncoder` or `VideoEncoder`, or a part like them.
+        decoder: a `LinearDecoder` or `VideoDecoder`, or a part like them.
+        latent: coordinates of x, L.
+        hurst, index, kind, hidden, depth, diffusion, horizon, step, speeds: of the `FractionalPrior`; the scale of x is
+            free, so that σ starts at one half and is learned.
+        by: "guide", "guide_and_network" or "network", as of `FractionalSDE`; None for the first where the equation is linear
+            and the second elsewhere.
+        control: width of the control's network.
+        draws: paths per series in training.
+        bound: "elbo", "landing" or "iwae".
+        dt: longest step; None for one step from each time to the next.
+    """
+
+    def __init__(
+        self,
+        encoder: LocalEncoder | VideoEncoder,
+        decoder: LinearDecoder | VideoDecoder,
+        latent: int,
+        hurst: float = 0.5,
+        index: Index = "learned",
+        kind: Kind = "riemann_liouville",
+        hidden: int = 0,
+        depth: int = 2,
+        diffusion: Diffusion = "constant",
+        horizon: float = 100.0,
+        step: float = 1.0,
+        speeds: int = 7,
+        by: By | None = None,
+        control: int = 64,
+        draws: int = 2,
+        bound: Bound = "elbo",
+        dt: float | None = None,
+    ):
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.prior = FractionalPrior(
+            latent, hurst, index, kind, hidden, depth, diffusion, horizon, step, speeds
+        )
+        by = by or ("guide" if self.prior.linear_only else "guide_and_network")
+        past = 3 if kind == "mandelbrot_van_ness" else 0
+        self.posterior = FractionalPosterior(
+            latent, self.prior.states, encoder.content + 2 * latent + 1, by, control, past
+        )
+        self.draws, self.bound, self.dt = draws, bound, dt
+
+    def hurst(self, t: Tensor | None = None) -> Tensor:
+        """H of every latent coordinate (L,), or at times since the start (...) -> (..., 1) where it depends on them."""
+        return self.prior.hurst(t)
+
+    def paths(self, seen: Paths, draws: int) -> tuple[Walk, Tensor]:
+        """Draws of x at all rows of `seen` with their costs, and the content (B, C)."""
+        found = self.encoder(seen)
+        last = seen.t.where(seen.mask.any(-1), -torch.inf).amax(1, keepdim=True)
+
+        def context(at: Tensor) -> Tensor:
+            """The potentials around, linearly between rows, and the content: what a control may know."""
+            there = (found.precision > 0).expand_as(found.target)
+            around = near(seen.t, torch.log(found.precision.clamp(min=1e-9)), there, at).level
+            level = near(seen.t, found.target, there, at).level
+            left = (last - at).clamp(min=0)[..., None].log1p()
+            content = found.content[:, None].expand(-1, at.shape[1], -1)
+            return torch.cat([level, around, left, content], -1)
+
+        scene = Scene(seen.t, found.target, found.precision, context)
+        landing = self.bound == "landing"
+        walk = self.posterior.draw(self.prior, scene, draws, self.dt, landing=landing)
+        return walk, found.content
+
+    def evidence(self, seen: Paths) -> Tensor:
+        """A random number below log p of all that is seen of each series on average: (B,)"""
+        return self._bound(seen, self.draws, self.bound)
+
+    def log_evidence(self, seen: Paths, draws: int = 256) -> Tensor:
+        """The importance weighted bound of log p(seen), in nats: (B,)"""
+        return self._bound(seen, draws, "iwae")
+
+    def _bound(self, seen: Paths, draws: int, bound: Bound) -> Tensor:
+        walk, content = self.paths(seen, draws)
+        density = normal_density(seen.x, seen.mask, *self.decoder(walk.x, content))
+        return bounded(weights(density, walk, bound), bound)
+
+    def loss(self, given: Paths, want: Paths) -> Tensor:
+        return two_bounds(self.evidence, given, want)
+
+    def sample(self, given: Paths, at: Tensor, n: int) -> Tensor:
+        given = Paths(given.t, given.x, given.mask)
+        both, where = merge(given, query(at.to(given.t.dtype), given))
+        most = max(MOST_STATES // both.x.numel(), 1)
+        parts = []
+        for first in range(0, n, most):
+            walk, content = self.paths(both, min(most, n - first))
+            x = walk.x.take_along_dim(where[None, ..., None], 2)
+            mean, std = self.decoder(x, content)
+            parts.append(mean + std * torch.randn_like(mean))
+        return torch.cat(parts)
