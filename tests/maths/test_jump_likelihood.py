@@ -189,3 +189,19 @@ def test_rates_on_the_boundary_are_left_out():
     C = torch.linalg.matrix_exp(Q * gaps[:, None, None])
     errors = standard_errors(Q, expected_information(Q, gaps, C, free))
     torch.testing.assert_close(errors.isfinite(), free)
+
+
+def test_information_with_other_unknowns():
+    """Of a Gaussian density in (log q, φ), the inverse of the block of the inverse."""
+    Q = torch.tensor([[-2.0, 2.0], [1.0, -1.0]], dtype=torch.float64)
+    A = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    A = A @ A.mT + torch.eye(4)
+
+    def log_density(q, others):
+        theta = torch.cat(
+            [torch.stack([q[0, 1], q[1, 0]]).log() - torch.tensor([2.0, 1.0]).log(), others]
+        )
+        return -theta @ A @ theta / 2
+
+    found = observed_information(log_density, Q, off(2), torch.zeros(2, dtype=torch.float64))
+    torch.testing.assert_close(found.matrix, torch.linalg.inv(torch.linalg.inv(A)[:2, :2]))

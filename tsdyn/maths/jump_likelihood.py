@@ -118,21 +118,30 @@ def seen_log_likelihood(P: Tensor, C: Tensor) -> Tensor:
 
 
 def observed_information(
-    log_likelihood: Callable[[Tensor], Tensor], Q: Tensor, free: Tensor
+    log_likelihood: Callable[..., Tensor],
+    Q: Tensor,
+    free: Tensor,
+    others: Tensor | None = None,
 ) -> Information:
     """-d²/dθ² log L at the most likely rates, θ = log q of the free ones.
 
-    Args:
-        log_likelihood: a scalar of Q, twice differentiable.
-        free: (n, n) True for the rates that vary; the others stay as they are.
-    """
+    With other unknowns φ it is what is left when those are unknown too: I_θθ - I_θφ I_φφ⁻¹ I_φθ.
 
-    theta = Q.detach()[free].log().requires_grad_()
+    Args:
+        log_likelihood: a scalar of Q, or of Q and φ, twice differentiable.
+        free: (n, n) True for the rates that vary; the others stay as they are.
+        others: φ (M,) at its most likely value, inside of its range.
+    """
+    count = int(free.sum())
+    phi = Q.new_zeros(0) if others is None else others.detach().to(Q)
+    at = torch.cat([Q.detach()[free].log(), phi]).requires_grad_()
     with torch.enable_grad():
-        value = log_likelihood(from_rates(Q.detach().masked_scatter(free, theta.exp())))
-        (slope,) = torch.autograd.grad(value, theta, create_graph=True)
-    rows = [torch.autograd.grad(s, theta, retain_graph=True)[0] for s in slope]
-    return Information(free, -torch.stack(rows))
+        rates = from_rates(Q.detach().masked_scatter(free, at[:count].exp()))
+        value = log_likelihood(rates) if others is None else log_likelihood(rates, at[count:])
+        (slope,) = torch.autograd.grad(value, at, create_graph=True)
+    whole = -torch.stack([torch.autograd.grad(s, at, retain_graph=True)[0] for s in slope])
+    own, cross, rest = whole[:count, :count], whole[:count, count:], whole[count:, count:]
+    return Information(free, own - cross @ torch.linalg.solve(rest, cross.mT))
 
 
 def expected_information(Q: Tensor, gaps: Tensor, C: Tensor, free: Tensor) -> Information:

@@ -24,11 +24,8 @@ from ..maths.emissions import Categorical, Emission, Gaussian, Misread, log_dens
 from ..maths.hidden_jump import MostLikely, clock, filtered, log_likelihood, smoothed, viterbi
 from ..maths.jump_counts import counts, require_states
 from ..maths.jump_em import Hidden
-from ..maths.jump_likelihood import (
-    GammaRates,
-    observed_information,
-    standard_errors,
-)
+from ..maths.jump_information import hidden_information
+from ..maths.jump_likelihood import GammaRates, standard_errors
 from ..maths.rate_matrix import from_rates, transition
 from .base import Model, require_fitted
 
@@ -197,18 +194,16 @@ class MarkovJump(Model):
     def errors(self, paths: Paths) -> Tensor:
         """Standard errors of the rates by the observed information of their logarithms: (n, n).
 
-        Not a number for rates at zero.
+        Not a number for rates at zero. The share of misread labels is unknown with the rates; other laws of what is seen are
+        taken as they are.
 
         Raises:
             ModelError: M04 where the data do not tell rates apart.
         """
-        t, y, mask = self._rows(paths)
-        rows, density = clock(t), log_densities(self.emission, y, mask)
         off = ~torch.eye(self.states, dtype=torch.bool)
         free = off & (self.Q > FEWEST * self.Q.max())
-        found = observed_information(
-            lambda Q: log_likelihood(Q, self.first, rows, density).sum(), self.Q, free
-        )
+        chain = Hidden(self.Q, self.first, self.emission)
+        found = hidden_information(chain, *self._rows(paths), free)
         return standard_errors(self.Q, found)
 
     @property

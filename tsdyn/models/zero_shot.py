@@ -6,6 +6,7 @@
 The weights are in `weights/`, with a card that says how they were made and how they were judged.
 
 [1] Berghaus et al. Foundation inference models for Markov jump processes. NeurIPS 2024.
+[2] Ibrahim & Chen. Power prior distributions for regression models. Statistical Science 15, 2000.
 """
 
 import json
@@ -19,16 +20,17 @@ from ..batch import Paths
 from ..data.files import digest
 from ..data.jump_data import JumpData
 from ..errors import CheckpointError, DataError
-from ..maths.emissions import Misread, log_densities
-from ..maths.hidden_jump import clock, log_likelihood
+from ..maths.emissions import Misread
 from ..maths.jump_counts import require_states
 from ..maths.jump_em import Hidden, hidden_em
-from ..maths.jump_likelihood import GammaRates, log_prior, observed_information, standard_errors
+from ..maths.jump_information import hidden_information
+from ..maths.jump_likelihood import GammaRates, standard_errors
 from ..maths.rate_matrix import from_rates
 from .jump_posterior import JumpPosterior
 from .rate_network import RateNetwork, RatePosterior
 
 WEIGHTS = Path(__file__).with_name("weights") / "rate_network.safetensors"
+SHARE = 0.25  # of what the network believes, as a prior: it has seen the same paths
 RARE = 0.05  # links less likely than this are left out of a refinement
 ERROR = 0.02  # share of misread labels that a refinement starts from
 
@@ -87,8 +89,9 @@ def zero_shot(
         states: n; None is one more than the largest label.
         network: None is `pretrained()`.
         refine: "em" takes `steps` steps of exact expectation maximisation for a chain whose labels may be misread,
-            from the rates found, towards the most likely ones under what was believed; deviations are then those
-            of the posterior's curvature.
+            from the rates found, towards the most likely ones. What was believed counts for a quarter as a prior [2], as it comes
+            from the same paths; deviations are then those of the posterior's curvature, with the share of misread labels
+            unknown.
 
     Raises:
         DataError: D14 for labels that are no states, D10 where no path was seen twice.
@@ -119,7 +122,7 @@ def _refined(belief: JumpPosterior, data: JumpData, steps: int) -> JumpPosterior
     links = off & (belief.link > RARE)
     # Gamma(1 + m β, β) has its mode at m; with β_i = Σ m / Σ s² over the row, its variance is s² on the whole
     rates, width = (u.where(links, 0.0) for u in (belief.mean, belief.deviation.square()))
-    held = rates.sum(-1) / width.sum(-1).clamp(min=1e-12)
+    held = SHARE * rates.sum(-1) / width.sum(-1).clamp(min=1e-12)
     prior = GammaRates(1 + rates * held[:, None], held)
     start = Hidden(
         from_rates(belief.mean.where(links, 0.0)),
@@ -127,13 +130,8 @@ def _refined(belief: JumpPosterior, data: JumpData, steps: int) -> JumpPosterior
         Misread(torch.tensor(ERROR, dtype=torch.float64), n),
     )
     chain = hidden_em(start, t, state, mask, prior, steps=steps).chain
-    rows, density = clock(t), log_densities(chain.emission, state, mask)
     free = links & (chain.Q > 1e-6 * chain.Q.max())
-    information = observed_information(
-        lambda Q: log_likelihood(Q, chain.first, rows, density).sum() + log_prior(prior, Q),
-        chain.Q,
-        free,
-    )
+    information = hidden_information(chain, t, state, mask, free, prior)
     errors = standard_errors(chain.Q, information)
     deviation = torch.where(free, errors, torch.where(links, belief.deviation, 0.0))
     return JumpPosterior(chain.Q.where(off, 0.0), deviation, belief.link, chain.first)
