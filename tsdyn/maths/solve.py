@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from ..errors import ModelError
 from .adaptive import solve_torchsde
+from .fractional_noise import Fractional, driven, pathwise
 from .grid import Grid as Grid, grid as grid, increments as increments
 from .sde import SDE, Dynamics, Geometric, Langevin, LinearNoise
 from .steps import (
@@ -146,7 +147,7 @@ _NATURAL: dict[type, Scheme] = {
 
 
 def solve_at(
-    sde: Dynamics,
+    sde: Dynamics | Fractional,
     x0: Tensor,
     t: Tensor,
     dt: float | None = None,
@@ -163,6 +164,7 @@ def solve_at(
     """One path per row of x0 (B, D), at times t (T,) or (B, T): (B, T, D).
 
     Args:
+        sde: of Brownian noise, or made by `fractional` of noise of another Hurst index.
         dt, t0, substeps: as in `grid`.
         method: a scheme, as `milstein`; None for the one that fits the structure of the equation.
         controls: what every step needs and does not depend on the state, from the times of all
@@ -174,17 +176,23 @@ def solve_at(
     Raises:
         DataError: D17, D16 as in `grid`.
         ModelError: M03 if the solution blows up.
+        ConfigError: X01 for a scheme that does not fit the noise.
     """
     now = grid(t, dt, t0, substeps)
     if backend == "torchsde":
+        if isinstance(sde, Fractional):
+            raise TypeError("torchsde has Brownian noise only. Pass backend='own'.")
         if checkpoint:
             raise TypeError("torchsde has no checkpoints. Pass adjoint=True, or backend='own'.")
         states = solve_torchsde(sde, x0, t, now, method, generator, controls, **options)
         return require_finite(states, now)
     if options:
         raise TypeError(f"Only torchsde takes {sorted(options)}. Pass backend='torchsde'.")
-    step = (method or _NATURAL[type(sde)])(sde)
-    like = x0[:, :1] if sde.noise == "scalar" else x0
-    noise = increments(now, like, generator, area=step.needs == "area")
+    if isinstance(sde, Fractional):
+        step, noise = pathwise(sde, method), driven(sde, now, x0, generator)
+    else:
+        step = (method or _NATURAL[type(sde)])(sde)
+        like = x0[:, :1] if sde.noise == "scalar" else x0
+        noise = increments(now, like, generator, area=step.needs == "area")
     u = () if controls is None else controls(now.t.to(x0))
     return require_finite(solve(step, x0, now, noise, u, checkpoint), now)

@@ -10,27 +10,22 @@ once and travels beside it as controls.
 """
 
 import math
-from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
+from ..errors import ConfigError
+from ..maths.fractional import MarkovApproximation
+from ..maths.fractional_noise import fractional_increments
 from ..maths.grid import Grid, increments
 from ..maths.ode import runge_kutta4
-from ..maths.sde import (
-    SDE,
-    Field as Function,
-    Geometric,
-    Langevin,
-    LinearNoise,
-    NoiseKind,
-    langevin,
-)
+from ..maths.sde import SDE, NoiseKind
 from ..maths.solve import require_finite, solve
-from ..maths.steps import Step, euler, exponential_euler, lie, logarithmic
+from ..maths.steps import Step, euler
 from ..nets import mlp
+from .field_steps import BROWNIAN, PAPER, PATHWISE, STABLE
 
 Kind = Literal["langevin", "linear_noise", "geometric", "neural", "ode"]
 Mode = Literal["stable", "paper", "repo"]
@@ -63,15 +58,40 @@ def field(
     noise: NoiseKind = "diagonal",
     gate: Gate = "tanh",
     kappa: tuple[float, float] | None = None,
+    fractional: bool = False,
 ) -> "ControlledField | PublishedField":
-    """The equation of this kind and mode, for a path X of so many channels: see the two classes."""
+    """The equation of this kind and mode, for a path X of so many channels: see the two classes.
+
+    Raises:
+        ConfigError: X01 for fractional noise in an ODE or in the equations of the published code.
+    """
+    if fractional and (mode == "repo" or kind == "ode"):
+        raise ConfigError(
+            "X01",
+            f"a Hurst index came with kind={kind!r}, mode={mode!r}",
+            "an equation with noise, in the mode 'stable' or 'paper'",
+            "Leave `hurst` out, or choose another kind or mode",
+        )
     if mode == "repo":
         return PublishedField(channels, hidden, kind, depth, noise, gate)
-    return ControlledField(channels, hidden, kind, depth, mode == "stable", noise, kappa)
+    return ControlledField(
+        channels, hidden, kind, depth, mode == "stable", noise, kappa, fractional
+    )
 
 
-def follow(field: Field, z0: Tensor, x: Tensor, steps: Grid, begin: Tensor, n: int) -> Tensor:
+def follow(
+    field: Field,
+    z0: Tensor,
+    x: Tensor,
+    steps: Grid,
+    begin: Tensor,
+    n: int,
+    motion: MarkovApproximation | None = None,
+) -> Tensor:
     """n paths of a field along X (N, B, C) from z0 (B, H) at time `begin` (B,): (n, B, T, H).
+
+    Args:
+        motion: of a fractional field; None for Brownian motion.
 
     Raises:
         ModelError: M03 if a path blows up.
@@ -81,41 +101,10 @@ def follow(field: Field, z0: Tensor, x: Tensor, steps: Grid, begin: Tensor, n: i
     clocks = steps.h.shape[1] > 1  # one of each series, or one for all
     many = Grid(steps.t.repeat(1, n, 1), steps.h.repeat(1, n, 1), steps.stops) if clocks else steps
     z0 = z0.repeat(n, 1)
-    noise = increments(many, z0 if field.noise == "diagonal" else z0[:, :1])
+    like = z0 if field.noise == "diagonal" else z0[:, :1]
+    noise = increments(many, like) if motion is None else fractional_increments(motion, many, like)
     z = solve(field.step(), z0, many, noise, tuple(f.repeat(1, n, 1) for f in u))
     return require_finite(z, many).view(n, -1, len(many.stops), field.hidden)
-
-
-def _sigma(t: Tensor, c: Tensor, s: Tensor) -> Tensor:
-    return s
-
-
-def _stable_langevin(r: Function, kappa: Tensor, gain: Tensor, noise: NoiseKind) -> Step:
-    """dz = (-kappa z + gain tanh r) dt + sigma dW"""
-    return exponential_euler(Langevin(kappa, lambda *u: gain * r(*u).tanh(), _sigma, noise))
-
-
-def _stable_linear_noise(r: Function, kappa: Tensor, gain: Tensor, noise: NoiseKind) -> Step:
-    """dz = (-kappa z + gain tanh r) dt + sigma z dW"""
-    return lie(LinearNoise(lambda *u: gain * r(*u).tanh(), _sigma, noise), kappa)
-
-
-def _stable_geometric(r: Function, kappa: Tensor, gain: Tensor, noise: NoiseKind) -> Step:
-    """dz / z = kappa (2 tanh r - log z) dt + sigma dW"""
-    growth = Geometric(lambda *u: 2 * kappa * r(*u).tanh(), _sigma, noise)
-    return logarithmic(growth, kappa)
-
-
-STABLE: dict[str, Callable[[Function, Tensor, Tensor, NoiseKind], Step]] = {
-    "langevin": _stable_langevin,
-    "linear_noise": _stable_linear_noise,
-    "geometric": _stable_geometric,
-}
-PAPER: dict[str, Callable[[Function, NoiseKind], Step]] = {
-    "langevin": lambda r, noise: euler(langevin(0.0, r, _sigma, noise)),
-    "linear_noise": lambda r, noise: lie(LinearNoise(r, _sigma, noise)),
-    "geometric": lambda r, noise: logarithmic(Geometric(r, _sigma, noise)),
-}
 
 
 class ControlledField(nn.Module):
@@ -152,6 +141,7 @@ class ControlledField(nn.Module):
         noise: "diagonal" (a Brownian motion per coordinate) or "scalar" (one for all).
         kappa: its first values, from the slowest to the fastest coordinate, per unit of time; None for
             .13 in all of them, and G = 1.
+        fractional: take steps that read dW as ∘ dB of any driving path, in the sense of Stratonovich and of Young.
     """
 
     gain: Tensor
@@ -165,9 +155,11 @@ class ControlledField(nn.Module):
         stable: bool = True,
         noise: NoiseKind = "diagonal",
         kappa: tuple[float, float] | None = None,
+        fractional: bool = False,
     ):
         super().__init__()
         self.kind, self.stable, self.hidden = kind, stable, hidden
+        self.schemes = PATHWISE if fractional else BROWNIAN
         self.noise: NoiseKind = noise
         self.control = nn.Linear(channels, hidden)
         self.state = nn.Linear(hidden, hidden, bias=False)
@@ -211,10 +203,11 @@ class ControlledField(nn.Module):
         if self.kind == "ode":
             return runge_kutta4(r)
         if self.kind == "neural":
-            return euler(SDE(r, g, self.noise))
+            return self.schemes.plain(SDE(r, g, self.noise))
         if self.stable:
-            return STABLE[self.kind](r, softplus(self.kappa), self.gain, self.noise)
-        return PAPER[self.kind](r, self.noise)
+            kappa = softplus(self.kappa)
+            return STABLE[self.kind](r, kappa, self.gain, self.noise, self.schemes)
+        return PAPER[self.kind](r, self.noise, self.schemes)
 
 
 class PublishedField(nn.Module):

@@ -2,6 +2,8 @@
 
 [1] Oh, Lim & Kim. Stable neural stochastic differential equations in analyzing irregular time series
     data. ICLR 2024.
+[2] Coutin & Qian. Stochastic analysis, rough path analysis and fractional Brownian motions. Probability Theory and
+    Related Fields 122, 2002.
 """
 
 from typing import Literal
@@ -11,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ..batch import Paths
+from ..errors import ConfigError
 from ..maths.grid import grid
 from ..maths.near import interpolate, near
 from ..maths.sde import NoiseKind
 from ..nets import local_features, mlp
 from .base import Model
 from .fields import Kind, Mode, field, follow
+from .fractional_motion import FractionalMotion
 from .heads import LOSSES, Law, LossName
 from .pointwise import readout
 
@@ -41,6 +45,11 @@ class StableSDE(Model):
     Student's t. Steps are exponential Euler, Lie splitting and Euler in the log domain: strong order 1
     at one evaluation of r; Euler for the plain neural SDE, Runge-Kutta of order 4 for the ODE.
 
+    With `hurst` dW becomes ∘ dB, B fractional Brownian motion that starts with z, by default one for every coordinate:
+    rough and turning back for H < 1/2, smooth and going on for H > 1/2, read as the limit of smooth paths [2]. H = 1/2 is
+    Stratonovich's reading of the equations above, the same for langevin. Noise then costs more than Brownian noise, the
+    more so where every series has its own times.
+
     The loss is by default -log mean_k p(x | z_k) of every single value over `draws` latent paths: a
     proper score of the marginal laws that keeps the noise alive, where a squared error would kill it.
     Diagonal noise destabilises linear_noise above four dimensions if the drift mixes them; scalar
@@ -64,6 +73,14 @@ class StableSDE(Model):
         noise: "diagonal" (a Brownian motion per coordinate) or "scalar" (one for all).
         tails: of e: "gaussian", or "student" with degrees of freedom learned for every channel.
         objective: "nll", "crps", "energy" or "mse"; see `tsdyn.models.heads`.
+        hurst: the Hurst index of the noise, or where it starts; None for Brownian motion. For all but kind="ode" and
+            mode="repo".
+        index: "fixed" at `hurst`, or "learned", one for all latent coordinates.
+        horizon: longest time from where z starts over which the noise must remember, in units of t.
+        step: shortest time over which its increments must be right, in units of t.
+
+    Raises:
+        ConfigError: X01 for a Hurst index out of range, where it has no meaning, or learned from nowhere.
     """
 
     def __init__(
@@ -80,8 +97,19 @@ class StableSDE(Model):
         noise: NoiseKind = "diagonal",
         tails: Literal["gaussian", "student"] = "gaussian",
         objective: LossName = "nll",
+        hurst: float | None = None,
+        index: Literal["fixed", "learned"] = "fixed",
+        horizon: float = 100.0,
+        step: float = 1.0,
     ):
         super().__init__()
+        if hurst is None and index == "learned":
+            raise ConfigError(
+                "X01",
+                "StableSDE got index='learned' without an index to start from",
+                "a number as `hurst`",
+                "Start from hurst=0.5, which is Brownian motion",
+            )
         self.hidden, self.neighbours, self.draws = hidden, neighbours, draws
         self.covariates, self.dt = covariates, dt
         self.objective = LOSSES[objective]
@@ -89,7 +117,8 @@ class StableSDE(Model):
         self.dof = nn.Parameter(torch.full((dim,), 6.0)) if heavy else None  # above 2, by softplus
         self.embed = mlp((6 * neighbours + 1) * dim + covariates, hidden, hidden, depth=1)
         self.start = nn.Linear(hidden, hidden)
-        self.field = field(kind, mode, hidden, hidden, depth, noise)
+        self.field = field(kind, mode, hidden, hidden, depth, noise, fractional=hurst is not None)
+        self.motion = None if hurst is None else FractionalMotion(hurst, index, horizon, step)
         self.readout = readout(2 * hidden, hidden, dim)
 
     def predict(self, given: Paths, at: Tensor, n: int) -> Law:
@@ -115,7 +144,8 @@ class StableSDE(Model):
         )
         interval = torch.arange(len(count), device=c.device).repeat_interleave(count)
         z0 = self.field.start(self.start(c[:, 0]))
-        return follow(self.field, z0, c.transpose(0, 1)[interval], steps, begin, n)
+        path, motion = c.transpose(0, 1)[interval], self.motion
+        return follow(self.field, z0, path, steps, begin, n, None if motion is None else motion())
 
     def _begin(self, age: Tensor, at: Tensor) -> Tensor:
         """Where z starts: the last given time before the first wanted one, else that one itself."""
