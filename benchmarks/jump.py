@@ -1,11 +1,14 @@
 """How near do methods come to the rates of the flashing ratchet, and what do they cost?
 
-    OMP_NUM_THREADS=1 python benchmarks/jump.py [--subsets 15] [--weights FILE] [--ship CHECKPOINT]
+    OMP_NUM_THREADS=1 python benchmarks/jump.py [--subsets 15] [--paths CHECKPOINT] [--weights FILE] [--ship CHECKPOINT]
 
 Root mean square error of the 30 rates of six states, means over subsets of 300 paths and their deviation; share of rates inside
-the 90 % interval; CPU seconds for one subset on one thread. Paths are simulated by the equation of the ratchet. Rows: crude
-rates (C_ij + .1) / (T_i + .1), exact expectation maximisation for labels seen exactly ("EM") and for labels that may be
-misread ("hidden EM"), the network in one pass, and the network refined by 50 exact steps.
+the 90 % interval; CPU seconds for one subset on one thread. Paths of length 2.5 are simulated by the equation of the ratchet and seen
+100 times at equal distances or at half of these times, drawn anew for every path. Rows: crude rates (C_ij + .1) / (T_i + .1); the
+logarithm of the transition matrix of deeptime, where times are regular; exact expectation maximisation for labels seen exactly
+("EM") and for labels that may be misread ("hidden EM"); the network in one pass; and the network refined by 50 exact steps. With
+--paths also the network that reads paths one after the other, as far as that checkpoint was trained. Then the three numbers that
+made the rates, and the entropy production of the mean of all subsets.
 
 --ship writes the weights of a checkpoint of configs/jump_pretrain.yaml into the package, with a card that holds
 these scores, if they pass the gates.
@@ -28,9 +31,11 @@ from tsdyn.data.jump_systems import FlashingRatchet, flashing_ratchet
 from tsdyn.evaluation import markdown
 from tsdyn.io import load
 from tsdyn.maths.jump_counts import counts, crude_rates
+from tsdyn.maths.rate_matrix import entropy_production, from_rates
 from tsdyn.models.jump import MarkovJump
+from tsdyn.models.path_rate_network import PathRateNetwork
 from tsdyn.models.rate_network import RateNetwork
-from tsdyn.models.zero_shot import WEIGHTS, pretrained, zero_shot
+from tsdyn.models.zero_shot import WEIGHTS, ReadsRates, pretrained, zero_shot
 
 OFF = ~torch.eye(6, dtype=torch.bool)
 
@@ -44,13 +49,14 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("V = 0", 0.0, 300, 1.0, 0.0),
-    Case("V = 1", 1.0, 300, 1.0, 0.0),
-    Case("V = 2", 2.0, 300, 1.0, 0.0),
-    Case("V = 1, 50 irregular", 1.0, 300, 0.5, 0.0),
-    Case("V = 1, 50 irregular, 10 % noise", 1.0, 300, 0.5, 0.1),
-    Case("V = 1, 30 paths", 1.0, 30, 1.0, 0.0),
-    Case("V = 1, 5000 paths", 1.0, 5000, 1.0, 0.0),
+    *(
+        Case(f"V = {V}{seen}{said}", V, 300, kept, noise)
+        for V in (0, 1, 2)
+        for kept, seen in ((1.0, ""), (0.5, ", 50 irregular"))
+        for noise, said in ((0.0, ""), (0.01, ", 1 % noise"), (0.1, ", 10 % noise"))
+    ),
+    Case("V = 1, 30 paths", 1, 30, 1.0, 0.0),
+    Case("V = 1, 5000 paths", 1, 5000, 1.0, 0.0),
 ]
 GATES = {"V = 0": 0.09, "V = 1": 0.11, "V = 2": 0.20, "V = 1, 50 irregular, 10 % noise": 0.15}
 Answer = tuple[Tensor, Tensor | None]  # rates (6, 6), and their deviations
@@ -70,16 +76,37 @@ def hidden(paths: Paths) -> Answer:
     return MarkovJump(6, "misread", steps=100).fit(paths).Q, None
 
 
-def methods(network: RateNetwork) -> dict[str, Method]:
-    def once(paths: Paths) -> Answer:
+def logarithm(paths: Paths) -> Answer:
+    """log of deeptime's transition matrix over the gap; not a number for irregular times."""
+    from deeptime.markov import TransitionCountEstimator
+    from deeptime.markov.msm import MaximumLikelihoodMSM
+    from scipy.linalg import logm
+
+    if not bool(paths.mask.all()):
+        return torch.full((6, 6), torch.nan), None
+    labels = [p.numpy() for p in paths.x[..., 0].long()]
+    counted = TransitionCountEstimator(1, "sliding", n_states=6).fit(labels).fetch_model()
+    P = MaximumLikelihoodMSM(reversible=False).fit(counted).fetch_model().transition_matrix
+    gap = float(paths.t[0, 1] - paths.t[0, 0])
+    return torch.from_numpy(logm(P).real / gap), None
+
+
+def once(network: ReadsRates) -> Method:
+    def read(paths: Paths) -> Answer:
         found = zero_shot(paths, 6, network=network)
         return found.mean, found.deviation
 
-    def refined(paths: Paths) -> Answer:
-        found = zero_shot(paths, 6, network=network, refine="em")
+    return read
+
+
+def methods(network: RateNetwork, paths: PathRateNetwork | None) -> dict[str, Method]:
+    def refined(given: Paths) -> Answer:
+        found = zero_shot(given, 6, network=network, refine="em")
         return found.mean, found.deviation
 
-    return {"crude": crude, "EM": exact, "hidden EM": hidden, "network": once, "refined": refined}
+    known: dict[str, Method] = {"crude": crude, "deeptime": logarithm, "EM": exact}
+    known |= {"hidden EM": hidden, "network": once(network), "refined": refined}
+    return known if paths is None else known | {"path network": once(paths)}
 
 
 def subset(case: Case, seed: int) -> Paths:
@@ -90,41 +117,71 @@ def subset(case: Case, seed: int) -> Paths:
 
 def measured(case: Case, method: Method, subsets: int) -> dict[str, float]:
     truth, errors, inside, seconds = flashing_ratchet(case.V)[OFF], [], [], 0.0
+    found = []
     for seed in range(subsets):
         paths = subset(case, seed)
         start = time.process_time()
         rates, deviation = method(paths)
         seconds += time.process_time() - start
         off = rates[OFF].double() - truth
+        found.append(rates.double())
         errors.append(off.square().mean().sqrt())
         if deviation is not None:
             inside.append((off.abs() <= 1.645 * deviation[OFF]).double().mean())
-    found = torch.stack(errors)
+    rmse = torch.stack(errors)
+    made = torch.stack([numbers(Q) for Q in found])
     return {
-        "rmse": float(found.mean()),
-        "spread": float(found.std()) if subsets > 1 else 0.0,
+        "rmse": float(rmse.mean()),
+        "spread": float(rmse.std()) if subsets > 1 else 0.0,
         "cover90": float(torch.stack(inside).mean()) if inside else float("nan"),
         "seconds": seconds / subsets,
+        **dict(zip("Vrb", made.mean(0).tolist(), strict=True)),
+        **{f"{k} spread": float(u) for k, u in zip("Vrb", made.std(0), strict=True)},
+        "entropy": produced(torch.stack(found).mean(0)),
     }
 
 
-def table(network: RateNetwork, subsets: int, names: list[str]) -> dict[str, dict[str, float]]:
-    chosen = {k: m for k, m in methods(network).items() if k in names}
-    lines, kept = [], {}
+def numbers(Q: Tensor) -> Tensor:
+    """V, r, b of rates that are those of a ratchet: potential, switching, and rates with the potential off."""
+    on, off = Q[:3, :3].clamp(min=1e-6), Q[3:, 3:]
+    i, j = (~torch.eye(3, dtype=torch.bool)).nonzero().unbind(1)
+    V = (-2 * on[i, j].log() / (j - i)).mean()
+    switch = torch.cat([Q.diagonal(3), Q.diagonal(-3)]).mean()
+    return torch.stack([V, switch, off[i, j].mean()])
+
+
+def produced(Q: Tensor) -> float:
+    """Entropy production of the rates that are there at all, those above .02."""
+    if not bool(Q.isfinite().all()):
+        return float("nan")
+    return float(entropy_production(from_rates(Q.where(OFF & (Q > 0.02) & (Q.mT > 0.02), 0.0))))
+
+
+def table(
+    network: RateNetwork, paths: PathRateNetwork | None, subsets: int, names: list[str] | None
+) -> dict[str, dict[str, float]]:
+    chosen = {k: m for k, m in methods(network, paths).items() if names is None or k in names}
+    lines, laws, kept = [], [], {}
     for case in CASES:
         few = subsets if case.paths <= 300 else 2
-        row = [case.title]
+        row, law = [case.title], [case.title]
         for name, method in chosen.items():
             found = measured(case, method, few)
             cover = "" if found["cover90"] != found["cover90"] else f", {found['cover90']:.2f}"
             row.append(
                 f"{found['rmse']:.3f} ± {found['spread']:.3f}{cover}, {found['seconds']:.2f} s"
             )
+            law.append(
+                ", ".join(f"{found[k]:.2f} ± {found[k + ' spread']:.2f}" for k in "Vrb")
+                + f"; {found['entropy']:.3f}"
+            )
             if name == "network":
                 kept[case.title] = found
         lines.append(row)
+        laws.append(law)
         print("|", " | ".join(row), "|", flush=True)
     print(f"\n{markdown(['ratchet', *chosen], lines)}")
+    print(f"\nV, r, b; entropy production\n\n{markdown(['ratchet', *chosen], laws)}")
     return kept
 
 
@@ -132,7 +189,7 @@ def ship(checkpoint: Path, subsets: int, chosen: str) -> None:
     """The weights and their card, if the gates are passed."""
     network = load(checkpoint)
     assert isinstance(network, RateNetwork)
-    scores = table(network, subsets, ["crude", "network"])
+    scores = table(network, None, subsets, ["crude", "network"])
     failed = {k: v for k, v in GATES.items() if scores[k]["rmse"] > v}
     if failed:
         raise SystemExit(f"the gates {failed} are not passed")
@@ -159,13 +216,15 @@ def main() -> None:
     parser.add_argument("--subsets", type=int, default=15)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--ship", type=Path, default=None, metavar="CHECKPOINT")
+    parser.add_argument("--paths", type=Path, default=None, metavar="CHECKPOINT")
     parser.add_argument("--chosen", default="", help="why this checkpoint; for the card")
     options = parser.parse_args()
     if options.ship is not None:
         ship(options.ship, options.subsets, options.chosen)
     else:
-        everything = ["crude", "EM", "hidden EM", "network", "refined"]
-        table(pretrained(options.weights), options.subsets, everything)
+        paths = None if options.paths is None else load(options.paths)
+        assert paths is None or isinstance(paths, PathRateNetwork)
+        table(pretrained(options.weights), paths, options.subsets, None)
 
 
 if __name__ == "__main__":
