@@ -113,3 +113,28 @@ def test_it_says_what_it_holds():
     assert (
         repr(forecast()) == "Forecast(forecast: 2 series, up to 3 times, channels x, y, 50 draws)"
     )
+
+
+def test_probabilities_of_states():
+    """Shares of draws by hand, in memory and as a table."""
+    samples = torch.tensor([[[0.0], [2.0]], [[1.0], [2.0]], [[1.0], [0.0]], [[1.0], [2.0]]])[
+        :, None
+    ]
+    mask = torch.tensor([[[True], [True]]])
+    names = Names(("a",), ("state",))
+    answer = Forecast(torch.tensor([[0.0, 1.0]]), samples, mask, names)
+    want = torch.tensor([[0.25, 0.75, 0.0], [0.25, 0.0, 0.75]])
+    torch.testing.assert_close(answer.probabilities()[0, :, 0], want)
+    assert answer.probabilities(5).shape == (1, 2, 1, 5)
+    table = answer.to_pandas("states")
+    assert list(table.columns) == ["series_id", "time", "channel", "p0", "p1", "p2"]
+    assert table[["p0", "p1", "p2"]].to_numpy().tolist() == want.tolist()
+
+
+def test_probabilities_of_values_that_are_no_states():
+    with pytest.raises(DataError, match="D14"):
+        forecast().probabilities()
+    one = torch.ones(2, 1, 1, 1)
+    answer = Forecast(torch.zeros(1, 1), 3 * one, one[0] > 0, Names(("a",), ("state",)))
+    with pytest.raises(DataError, match="0 to 2"):
+        answer.probabilities(3)

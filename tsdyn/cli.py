@@ -93,9 +93,9 @@ def _writing(parser: argparse.ArgumentParser, plot: bool = True) -> None:
     )
     parser.add_argument(
         "--kind",
-        choices=["quantiles", "samples", "mean"],
+        choices=["quantiles", "samples", "mean", "states"],
         default="quantiles",
-        help="what to write (default: quantiles)",
+        help="what to write (default: quantiles); states: probabilities, for models of states",
     )
     if plot:
         parser.add_argument("--plot", metavar="FILE", help="write a picture, .png, .pdf or .svg")

@@ -65,6 +65,16 @@ class Forecast:
             raise DataError("D14", f"interval({level})", "a level in [0, 1]", "")
         return score.interval(self.samples, level)
 
+    def probabilities(self, states: int | None = None) -> Tensor:
+        """Shares of the draws in each of n states, where draws are numbers of states: (B, T, D, n).
+
+        Raises:
+            DataError: D14 where a draw is no number of a state.
+        """
+        from .data.draws import shares
+
+        return shares(self.samples, self.mask, states)
+
     def sample(self, n: int, seed: int | None = None) -> Tensor:
         """n of the joint draws, without repetition while there are enough: (n, B, T, D)."""
         S = len(self.samples)
@@ -110,13 +120,14 @@ class Forecast:
 
     def to_pandas(
         self,
-        kind: Literal["quantiles", "samples", "mean"] = "quantiles",
+        kind: Literal["quantiles", "samples", "mean", "states"] = "quantiles",
         quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
     ) -> "pd.DataFrame":
         """A table with times in the user's own type.
 
         "quantiles": series_id, time, channel, mean, q0.05, ...; "samples": series_id, time, channel,
-        sample, value; "mean": series_id, time and a column per channel.
+        sample, value; "mean": series_id, time and a column per channel; "states": series_id,
+        time, channel, p0, p1, ...: shares of draws that are numbers of states.
         """
         from .data.frames import draws_to_frame
 

@@ -29,13 +29,14 @@ def draws_to_frame(
     samples: Tensor,
     mask: Tensor,
     names: Names,
-    kind: Literal["quantiles", "samples", "mean"] = "quantiles",
+    kind: Literal["quantiles", "samples", "mean", "states"] = "quantiles",
     quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
 ) -> pd.DataFrame:
     """Draws (S, B, T, D) at times (B, T) as a frame, where `mask` (B, T, D) holds.
 
     "quantiles" gives `series_id, time, channel, mean, q0.05, ...`, "samples" gives
-    `series_id, time, channel, sample, value`, and "mean" gives `series_id, time, <channels>`.
+    `series_id, time, channel, sample, value`, "mean" gives `series_id, time, <channels>`, and "states", for draws
+    that are numbers of states, `series_id, time, channel, p0, p1, ...`.
     """
     t, mask = t.cpu(), mask.cpu()
     if kind == "mean":
@@ -43,9 +44,12 @@ def draws_to_frame(
         frame = index_columns(t[rows], rows.nonzero()[:, 0].numpy(), names)
         mean = samples.detach().mean(0).cpu().where(mask, torch.nan)[rows].numpy()
         return pd.concat([frame, pd.DataFrame(mean, columns=list(names.channels))], axis=1)
-    if kind not in ("quantiles", "samples"):
+    if kind not in ("quantiles", "samples", "states"):
         raise ConfigError(
-            "X01", f"`kind={kind!r}` is unknown", "It is one of quantiles, samples, mean", ""
+            "X01",
+            f"`kind={kind!r}` is unknown",
+            "It is one of quantiles, samples, mean, states",
+            "",
         )
     b, i, d = (part.numpy() for part in mask.nonzero().unbind(1))
     frame = index_columns(t[b, i], b, names)
@@ -56,12 +60,40 @@ def draws_to_frame(
         for name, values in zip(["mean", *(f"q{level:g}" for level in quantiles)], summary):
             frame[name] = values
         return frame
+    if kind == "states":
+        frame["channel"] = channels[d]
+        for state, share in enumerate(shares(samples, mask).unbind(-1)):
+            frame[f"p{state}"] = share[mask].numpy()
+        return frame
     n = len(samples)
     frame["channel"] = pd.Categorical(channels[d], categories=list(names.channels))
     frame = frame.iloc[np.repeat(np.arange(len(b)), n)].reset_index(drop=True)
     frame["sample"] = np.tile(np.arange(n, dtype=np.int32), len(b))
     frame["value"] = np.concatenate([part.T.ravel() for part in _parts(samples, mask)])
     return frame
+
+
+def shares(samples: Tensor, mask: Tensor, states: int | None = None) -> Tensor:
+    """Shares of the draws (S, B, T, D) in each of n states: (B, T, D, n), zero where `mask` does not hold.
+
+    Args:
+        states: n; None is one more than the largest number drawn.
+
+    Raises:
+        DataError: D14 where a draw is not the number of a state.
+    """
+    values = samples.detach().cpu().where(mask, 0.0)
+    n = int(values.max()) + 1 if states is None and values.numel() else states or 1
+    wrong = (values < 0) | (values >= n) | (values != values.round())
+    if bool(wrong.any()):
+        raise DataError(
+            "D14",
+            f"a draw of {float(values[wrong][0]):g}",
+            f"numbers of states, 0 to {n - 1}",
+            "Ask for quantiles: this model draws values, not states",
+        )
+    found = [(values == state).float().mean(0).where(mask, 0.0) for state in range(n)]
+    return torch.stack(found, -1)
 
 
 def _parts(samples: Tensor, mask: Tensor) -> Iterator[NDArray[Any]]:
