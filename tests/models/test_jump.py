@@ -171,6 +171,28 @@ def test_wrong_data_and_options_are_refused() -> None:
         MarkovJump(2).loss(paths([0.0], [0.0]), paths([1.0], [0.0]))
 
 
+def test_gaps_that_are_too_long_are_warned_of(recwarn: pytest.WarningsRecorder) -> None:
+    """Not a word for the ratchet; labels without memory look as if left many times between two of them."""
+    close = FlashingRatchet(n=50, V=0.0, seed=1)()
+    MarkovJump(6, steps=30).fit(close)
+    assert not recwarn.list
+    generator = torch.Generator().manual_seed(0)
+    state = (torch.rand(40, 30, 1, generator=generator) < 0.4).double()
+    t = 2.0 * torch.arange(30.0).double().expand(40, -1)
+    with pytest.warns(UserWarning, match=r"left about \d+\.\d times"):
+        MarkovJump(2).fit(Paths(t, state, torch.ones_like(state) > 0))
+
+
+def test_an_absorbing_state_has_no_way_out() -> None:
+    """It is seen, and seen again, and never left: its rates are zero, and the process ends there."""
+    t = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).double().expand(20, -1)
+    state = (torch.arange(4) > torch.arange(20)[:, None] % 4).double()[..., None]
+    model = MarkovJump(2).fit(Paths(t, state, torch.ones_like(state) > 0))
+    assert float(model.Q[1, 0]) < 1e-6 * float(model.Q[0, 1])
+    law = model.state_law(Paths(t, state, torch.ones_like(state) > 0), t[:, -1:] + 50)
+    torch.testing.assert_close(law[:, 0, 1], torch.ones(20).double(), atol=1e-6, rtol=0)
+
+
 def states(model: MarkovJump, data: Paths) -> Tensor:
     return model.most_likely(data).states
 

@@ -11,6 +11,7 @@ References:
         2015.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from ..errors import ConfigError, DataError
 from ..maths import jump_em
 from ..maths.emissions import Categorical, Emission, Gaussian, Misread, log_densities
 from ..maths.hidden_jump import MostLikely, clock, filtered, log_likelihood, smoothed, viterbi
-from ..maths.jump_counts import counts, require_states
+from ..maths.jump_counts import counts, departures, require_states
 from ..maths.jump_em import Hidden
 from ..maths.jump_information import hidden_information
 from ..maths.jump_likelihood import GammaRates, standard_errors
@@ -30,6 +31,7 @@ from ..maths.rate_matrix import from_rates, transition
 from .base import Model, require_fitted
 
 Seen = Literal["exactly", "misread", "symbols", "gaussian"]
+MOST_DEPARTURES = 3.0  # from a state between two observations
 FEWEST = 1e-6  # of the largest rate: below it a rate is at its bound of zero
 
 
@@ -130,7 +132,13 @@ class MarkovJump(Model):
             self.fit(merge(*train)[0])
 
     def fit(self, paths: Paths) -> "MarkovJump":
-        """The most likely rates and laws of what is seen, from all that `paths` hold."""
+        """The most likely rates and laws of what is seen, from all that `paths` hold.
+
+        Warns, with the number, where observations are so far apart that the rates hardly show in them.
+
+        Raises:
+            DataError: D14 for what is no state or symbol, D10 for a state that nothing follows, D06, D07 for times.
+        """
         t, y, mask = self._rows(paths)
         if self.seen == "exactly":
             gaps, C = counts(t, y, mask, self.states)
@@ -154,6 +162,7 @@ class MarkovJump(Model):
             chain = jump_em.best(fits).chain
             even = (chain.first * len(t) + 1) / (len(t) + self.states)  # no start is impossible
             self._keep(chain.Q, even, chain.emission)
+        self._warn_of_long_gaps(t, y, mask)
         if paths.names is not None:
             self.channels = paths.names.channels
         return self
@@ -228,6 +237,16 @@ class MarkovJump(Model):
             return None
         shape, time = self.prior
         return GammaRates(torch.full_like(self.Q, shape), torch.full_like(self.first, time))
+
+    def _warn_of_long_gaps(self, t: Tensor, y: Tensor, mask: Tensor) -> None:
+        left = departures(self.Q, t, y, mask)
+        if float(left.max()) > MOST_DEPARTURES:
+            warnings.warn(
+                f"State {int(left.argmax())} is left about {float(left.max()):.1f} times between two observations even where "
+                f"they are close (above {MOST_DEPARTURES:g}): its rates hardly show in the data. Observe more often, "
+                "give a prior or links, or read only the stationary law.",
+                stacklevel=3,
+            )
 
     def _first_seen(self, state: Tensor, mask: Tensor) -> Tensor:
         """Shares of the states that series begin in, each counted once more than it was seen."""
