@@ -2,9 +2,10 @@ import pandas as pd
 import pytest
 import torch
 
-from tsdyn.data.dwells import exposure, read_dwells
+from tsdyn.data.dwells import read_dwells
 from tsdyn.data.jump_systems import flashing_ratchet
 from tsdyn.errors import DataError
+from tsdyn.maths.jump_exposure import exposure
 from tsdyn.maths.jump_likelihood import complete_errors, complete_rates
 from tsdyn.maths.jump_simulation import gillespie
 from tsdyn.maths.rate_matrix import stationary

@@ -13,6 +13,7 @@ from tsdyn.errors import ConfigError, DataError, ModelError
 from tsdyn.maths.emissions import Categorical, Gaussian, Misread, log_densities
 from tsdyn.maths.hidden_jump import clock, smoothed
 from tsdyn.maths.jump_em import Hidden
+from tsdyn.maths.jump_exposure import exposure
 from tsdyn.maths.jump_gibbs import (
     BetaError,
     DirichletTable,
@@ -20,7 +21,6 @@ from tsdyn.maths.jump_gibbs import (
     NormalInverseWishart,
     Prior,
     effective_size,
-    exposure,
     first_paths,
     gibbs,
     redrawn_chain,

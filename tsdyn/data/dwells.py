@@ -21,13 +21,6 @@ class Dwells(NamedTuple):
     states: tuple[str, ...]  # n names, in the order of the numbers
 
 
-class Exposure(NamedTuple):
-    """All that complete paths say of rates; what `jump_likelihood.complete_rates` asks for."""
-
-    N: Tensor  # (n, n)  jumps from row to column
-    R: Tensor  # (n,)  time in each state
-
-
 def read_dwells(
     table: Any, *, state: str = "state", duration: str = "duration", record: str | None = None
 ) -> Dwells:
@@ -79,19 +72,6 @@ def read_dwells(
                 f"Sort the table by `{record}` first",
             )
     return Dwells(_joined(code, long, of), tuple(map(str, known)))
-
-
-def exposure(paths: JumpPaths, states: int) -> Exposure:
-    """N and R over all paths (..., K, 1 + J); the last dwell of each, which was cut off, counts as time only."""
-    t, state = paths.t.flatten(0, -2), paths.state.flatten(0, -2)
-    held = torch.cat([t[:, 1:], paths.end.flatten()[:, None]], 1) - t
-    R = torch.zeros(states, dtype=torch.float64).index_add_(
-        0, state.flatten(), held.flatten().double()
-    )
-    place = torch.arange(1, state.shape[1])
-    real = place <= paths.jumps.flatten()[:, None]
-    key = (state[:, :-1] * states + state[:, 1:])[real]
-    return Exposure(key.bincount(minlength=states**2).view(states, states).double(), R)
 
 
 def _joined(code: Tensor, long: Tensor, of: Tensor) -> JumpPaths:

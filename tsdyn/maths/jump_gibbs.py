@@ -25,6 +25,7 @@ from .emissions import Categorical, Emission, Gaussian, Misread, log_densities
 from .hidden_jump import clock, filtered
 from .hidden_scan import updated
 from .jump_em import Hidden
+from .jump_exposure import exposure
 from .jump_likelihood import GammaRates, complete_log_likelihood, draw, posterior
 from .jump_simulation import JumpPaths, bridge, states_at
 from .rate_matrix import from_rates, transition
@@ -241,15 +242,6 @@ def redrawn_chain(
     one = torch.nn.functional.one_hot(states_at(paths, t), n).to(Q) * mask[..., None]
     blank = mask.view(*mask.shape, *(1,) * (y.ndim - 2))
     return Hidden(Q, first, prior.emission.drawn(y.where(blank, 0), one, generator))
-
-
-def exposure(paths: JumpPaths, n: int) -> tuple[Tensor, Tensor]:
-    """Jumps N (n, n) and holding times R (n,) of all paths (B, 1 + J) together."""
-    held = torch.cat([paths.t, paths.end[:, None]], 1).diff()
-    R = held.new_zeros(n).index_add_(0, paths.state.flatten(), held.flatten())
-    pair = paths.state[:, :-1] * n + paths.state[:, 1:]
-    N = pair.flatten().bincount(minlength=n * n).view(n, n)
-    return N.fill_diagonal_(0).to(R), R  # padding stays where it is
 
 
 def effective_size(draws: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ class MarkovJump(Model):
         Raises:
             DataError: D14 for what is no state or symbol, D10 for a state that nothing follows, D06, D07 for times.
         """
-        t, y, mask = self._rows(paths)
+        t, y, mask = self.rows(paths)
         if self.seen == "exactly":
             gaps, C = counts(t, y, mask, self.states)
             left = C.sum((0, 2)) > 0
@@ -176,21 +176,21 @@ class MarkovJump(Model):
 
     def evidence(self, paths: Paths) -> Tensor:
         """log p of all that is seen of each series: (B,)"""
-        t, y, mask = self._rows(paths)
+        t, y, mask = self.rows(paths)
         return log_likelihood(self.Q, self.first, clock(t), log_densities(self.emission, y, mask))
 
     def state_law(self, given: Paths, at: Tensor) -> Tensor:
         """P(X(at) = i | given), for at (B, T): (B, T, n). Smoothing between observations, forecasts after them."""
         require_fitted(self.fitted, "MarkovJump")
         rows, place = merge(given, query(at, given))
-        t, y, mask = self._rows(rows)
+        t, y, mask = self.rows(rows)
         found = smoothed(self.Q, self.first, clock(t), log_densities(self.emission, y, mask))
         return found.law.take_along_dim(place[..., None], 1)
 
     def most_likely(self, given: Paths) -> MostLikely:
         """The states at the rows of every series that are most likely together (Viterbi)."""
         require_fitted(self.fitted, "MarkovJump")
-        t, y, mask = self._rows(given)
+        t, y, mask = self.rows(given)
         return viterbi(self.Q, self.first, clock(t), log_densities(self.emission, y, mask))
 
     def sample(self, given: Paths, at: Tensor, n: int, latent: bool = False) -> Tensor:
@@ -212,15 +212,15 @@ class MarkovJump(Model):
         off = ~torch.eye(self.states, dtype=torch.bool)
         free = off & (self.Q > FEWEST * self.Q.max())
         chain = Hidden(self.Q, self.first, self.emission)
-        found = hidden_information(chain, *self._rows(paths), free)
+        found = hidden_information(chain, *self.rows(paths), free)
         return standard_errors(self.Q, found)
 
     @property
     def _random(self) -> bool:
         return self.seen in ("symbols", "gaussian")
 
-    def _rows(self, paths: Paths) -> tuple[Tensor, Tensor, Tensor]:
-        """t, what is seen, and where something is."""
+    def rows(self, paths: Paths) -> tuple[Tensor, Tensor, Tensor]:
+        """Times (B, T), what is seen (B, T) or (B, T, D), and where something is (B, T)."""
         mask = paths.mask.all(-1) if self.seen == "gaussian" else paths.mask[..., 0]
         if self.seen == "gaussian":
             return paths.t.double(), paths.x.double(), mask
@@ -229,7 +229,7 @@ class MarkovJump(Model):
         return paths.t.double(), y.long(), mask
 
     def _values(self, want: Paths) -> Tensor:
-        _, _, mask = self._rows(want)
+        _, _, mask = self.rows(want)
         return mask.sum() * self.dim
 
     def _gamma(self) -> GammaRates | None:
@@ -284,7 +284,7 @@ class MarkovJump(Model):
 
     def _draw(self, rows: Paths, n: int) -> Tensor:
         """States at all rows, drawn backwards from the filtered laws: (n, B, T)."""
-        t, y, mask = self._rows(rows)
+        t, y, mask = self.rows(rows)
         times = clock(t)
         law = filtered(self.Q, self.first, times, log_densities(self.emission, y, mask)).law
         P = transition(self.Q, times.gaps)

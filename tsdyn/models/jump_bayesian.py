@@ -40,7 +40,7 @@ from ..maths.rate_matrix import from_rates
 from .base import require_fitted
 from .gp_bayesian import flat, laplace, no_u_turn
 from .jump import MarkovJump
-from .jump_posterior import Interval, JumpPosterior
+from .jump_posterior import Interval, JumpPosterior, interval
 
 DEPTH = 8  # at most 2^8 gradients per draw
 INSIDE = 1e-3  # a chance of zero, where a search begins
@@ -106,7 +106,7 @@ def posterior(
     """
     require_fitted(model.fitted, "MarkovJump")
     shape, time = _sound(model, method, draws, warmup, prior)
-    t, y, mask = model._rows(paths)
+    t, y, mask = model.rows(paths)
     seen = _Seen(t, y, mask, clock(t))
     links = _links(model)
     rates = GammaRates(links.double() * shape, torch.full_like(model.first, time))
@@ -140,9 +140,7 @@ def derived(
     Args:
         quantity: (S, n, n) -> (S, ...), of many rate matrices at once.
     """
-    values = quantity(samples.Q)
-    low, high = (values.quantile(q, 0) for q in ((1 - level) / 2, (1 + level) / 2))
-    return Interval(values.mean(0), low, high)
+    return interval(quantity(samples.Q), level)
 
 
 def errors(samples: JumpSamples) -> Tensor:

@@ -63,7 +63,11 @@ def derived(
         quantity: (m, states, states) -> (m, ...), of many rate matrices at once.
         n: draws.
     """
-    values = quantity(draws(found, n, generator))
+    return interval(quantity(draws(found, n, generator)), level)
+
+
+def interval(values: Tensor, level: float) -> Interval:
+    """Mean and central interval of draws (S, ...)."""
     low, high = (values.quantile(q, 0) for q in ((1 - level) / 2, (1 + level) / 2))
     return Interval(values.mean(0), low, high)
 
