@@ -7,7 +7,8 @@ the 90 % interval; CPU seconds for one subset on one thread. Paths of length 2.5
 100 times at equal distances or at half of these times, drawn anew for every path. Rows: crude rates (C_ij + .1) / (T_i + .1); the
 logarithm of the transition matrix of deeptime, where times are regular; exact expectation maximisation for labels seen exactly
 ("EM") and for labels that may be misread ("hidden EM"); the network in one pass; and the network refined by 50 exact steps. With
---paths also the network that reads paths one after the other, as far as that checkpoint was trained. Then the three numbers that
+--paths also the network that reads paths one after the other, as far as that checkpoint was trained. First how long simulation and
+searches take; last the three numbers that
 made the rates, and the entropy production of the mean of all subsets.
 
 --ship writes the weights of a checkpoint of configs/jump_pretrain.yaml into the package, with a card that holds
@@ -27,10 +28,12 @@ from torch import Tensor
 
 from tsdyn.batch import Paths
 from tsdyn.data.files import digest
-from tsdyn.data.jump_systems import FlashingRatchet, flashing_ratchet
+from tsdyn.data.jump_systems import FlashingRatchet, IonChannel, flashing_ratchet
 from tsdyn.evaluation import markdown
 from tsdyn.io import load
 from tsdyn.maths.jump_counts import counts, crude_rates
+from tsdyn.maths.jump_prior import RatePrior
+from tsdyn.maths.jump_simulation import gillespie_grid
 from tsdyn.maths.rate_matrix import entropy_production, from_rates
 from tsdyn.models.jump import MarkovJump
 from tsdyn.models.path_rate_network import PathRateNetwork
@@ -185,6 +188,42 @@ def table(
     return kept
 
 
+def speed() -> None:
+    """Simulation, exact expectation maximisation on many paths, and a hidden chain on one long record."""
+
+    def seconds(work: Callable[[], object], rounds: int = 3) -> float:
+        work()
+        start = time.process_time()
+        for _ in range(rounds):
+            work()
+        return (time.process_time() - start) / rounds
+
+    prior, g = RatePrior(), torch.Generator().manual_seed(0)
+    chains = prior.sample(5000, 6, g)
+    t = torch.linspace(0, 10, 100, dtype=torch.float64)
+    taken = seconds(lambda: gillespie_grid(chains.rates, chains.initial, 20, t, g))
+    many = FlashingRatchet(n=10_000, seed=0)()
+    found = MarkovJump(6).fit(many)
+    off = (found.Q - flashing_ratchet(1.0))[OFF].square().mean().sqrt()
+    record = IonChannel(n=1, rows=20_000, seed=0)()
+    hidden_chain = MarkovJump(3, "gaussian", starts=1, steps=50)
+    lines = [
+        [
+            "Gillespie, 5,000 processes of six states x 20 paths x 100 times",
+            f"{100_000 / taken:,.0f} paths a second",
+        ],
+        [
+            "EM, 10,000 paths x 100 times",
+            f"{seconds(lambda: MarkovJump(6).fit(many), 2):.2f} s, RMSE {off:.4f}",
+        ],
+        [
+            "hidden EM, 20,000 rows of a current, 50 steps at most",
+            f"{seconds(lambda: hidden_chain.fit(record), 1):.2f} s",
+        ],
+    ]
+    print(f"{markdown(['CPU, one thread', ''], lines)}\n", flush=True)
+
+
 def ship(checkpoint: Path, subsets: int, chosen: str) -> None:
     """The weights and their card, if the gates are passed."""
     network = load(checkpoint)
@@ -224,6 +263,7 @@ def main() -> None:
     else:
         paths = None if options.paths is None else load(options.paths)
         assert paths is None or isinstance(paths, PathRateNetwork)
+        speed()
         table(pretrained(options.weights), paths, options.subsets, None)
 
 

@@ -57,6 +57,18 @@ def test_what_follows_from_the_rates() -> None:
     assert slow.low < 0.51 and slow.high > 0.49
 
 
+def test_refined_intervals_cover_where_labels_are_misread() -> None:
+    """Five subsets, 150 rates; a deviation of the share of about .04 if a subset counts as ten rates."""
+    inside = []
+    for seed in range(5):
+        paths = FlashingRatchet(n=300, noise=0.1, seed=400 + seed)()
+        kept = torch.rand(paths.mask.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
+        belief = zero_shot(paths._replace(mask=kept), refine="em")
+        off = (belief.mean - flashing_ratchet(1.0))[OFF]
+        inside.append((off.abs() <= 1.645 * belief.deviation[OFF]).double().mean())
+    assert 0.81 <= torch.stack(inside).mean() <= 0.99
+
+
 def test_names_of_states_and_units_of_time() -> None:
     data = FlashingRatchet(n=50, seed=7)()
     a = zero_shot(data)
