@@ -183,6 +183,7 @@ def test_the_landing_gradient_is_calm_at_the_optimum():
                 8,
                 control=lambda t, x, Y: size * best(t, x, Y),  # noqa: B023
                 control_held=lambda t, x, Y: size.detach() * best(t, x, Y),  # noqa: B023
+                landing=True,
                 generator=seeded(seed),
             )
             u = path.x[:, 0, -1, 0] / STD
@@ -268,3 +269,30 @@ def test_chance_is_the_generators():
         ).x
 
     assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
+
+
+def test_landing_on_a_guide_leaves_no_variance():
+    """The guide of a linear equation is its posterior: to what moves the guide alone the gradient is zero, in every draw."""
+    law, steps, y = linear(0.8, 1.3, 0.2, 0.5), grid(TIMES, None, t0=0.0), draws()
+    approximation = riemann_liouville(0.3, speeds_for(4.0, 0.05), 4.0)
+
+    def gradients(cost):
+        level = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        linked = chain(motion(approximation, steps), law)
+        seen = potentials(steps, y)
+        known = guide(
+            linked, Potentials(seen.target - level * (seen.precision > 0), seen.precision)
+        )
+        start, guided = start_of(known, 7), steps_of(known)
+        found = walk(
+            Equation(law), linked, steps, start, guided, 6, landing=True, generator=seeded()
+        )
+        u = (y - found.x[:, 0, :, 0]) / 0.1
+        bound = -(u**2).sum(-1) / 2 - getattr(found, cost)[:, 0]
+        each = [torch.autograd.grad(b, level, retain_graph=True)[0] for b in bound]
+        return torch.stack(each)
+
+    assert float(gradients("divergence").std()) > 0.1
+    torch.testing.assert_close(
+        gradients("landing"), torch.zeros(6, dtype=torch.float64), atol=1e-6, rtol=0
+    )

@@ -41,7 +41,7 @@ class Start(NamedTuple):
     """x(0) = mean + std e_0 and ξ = e_1, ..., e_M with (e_0, ..., e_M) ~ N(shift, root root')"""
 
     shift: Tensor  # (B, D, 1 + M)
-    root: Tensor  # (B, D, 1 + M, 1 + M)  triangular
+    root: Tensor  # (B, D, 1 + M, 1 + M)  upper triangular
 
 
 class Steps(NamedTuple):
@@ -49,7 +49,7 @@ class Steps(NamedTuple):
 
     offset: Tensor  # (N, B, D, R)
     gain: Tensor  # (N, B, D, R, S)
-    root: Tensor  # (N, B, D, R, R)  triangular
+    root: Tensor  # (N, B, D, R, R)  upper triangular
 
 
 class Walk(NamedTuple):
@@ -84,6 +84,7 @@ def walk(
     control: Control | None = None,
     control_held: Control | None = None,
     controls: tuple[Tensor, ...] = (),
+    landing: bool = False,
     generator: torch.Generator | None = None,
 ) -> Walk:
     """Draws of the posterior, and their costs against the prior.
@@ -92,9 +93,9 @@ def walk(
         chain: of the linear part of the equation.
         steps: the guided part; None for a control alone.
         control: u(t, x, Y, *controls) -> (n, B, D) for Y (n, B, D, K); None is 0.
-        control_held: the same values without gradients to parameters, for `landing`; without one the gradient there is that
-            of `divergence`.
+        control_held: the same values without gradients to parameters, for `landing`; None leaves out what flows through x and Y.
         controls: (N, B or 1, ...) of what was computed for all steps at once.
+        landing: give the cost of that name its gradient; else it has that of `divergence`.
     """
     dtype, device = start.shift.dtype, start.shift.device
     (B, D, many), (N, R) = start.shift.shape, (len(chain.N), chain.N.shape[-1])
@@ -122,12 +123,16 @@ def walk(
     for k, push in enumerate(shaken.unbind(0)):
         u = tuple(c[k] for c in controls)
         mean = _mean(linear, k, s, push)
+        kept = _mean(held, k, s, push) if landing else mean
         if control is not None:
             seen = t[k], s[..., 0].permute(2, 0, 1), _memory(s, chain.speeds), *u
-            mean = mean + control(*seen).permute(1, 2, 0)[..., None] * shock[k]
-            if control_held is not None:
-                moved = control_held(*seen).permute(1, 2, 0)[..., None] * shock[k]
-                still.append(_mean(held, k, s, push) + moved)
+            moved = control(*seen)
+            mean = mean + _kick(moved, shock[k])
+            if landing:
+                still_moved = moved.detach() if control_held is None else control_held(*seen)
+                kept = kept + _kick(still_moved, shock[k])
+        if landing:
+            still.append(kept)
         means.append(mean)
         ahead = s @ A[k] + (mean + push) @ kicked[k]
         s = ahead if step is None else step(k, t[k], h[k], s, ahead, u)
@@ -150,6 +155,11 @@ def _mean(steps: Steps | None, k: int, s: Tensor, like: Tensor) -> Tensor:
     if steps is None:
         return torch.zeros_like(like)
     return steps.offset[k, :, :, None] - s @ steps.gain[k].mT
+
+
+def _kick(u: Tensor, shock: Tensor) -> Tensor:
+    """The shift of the normals of a step that moves W by u h: (n, B, D) -> (B, D, n, R)"""
+    return u.permute(1, 2, 0)[..., None] * shock
 
 
 def _memory(s: Tensor, speeds: int) -> Tensor:
@@ -198,9 +208,10 @@ def _cost(
     log_det = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)[..., None]
     divergence = (mean.square().sum(-1) + trace - size - log_det) / 2
     log_ratio = ((mean + shaken).square().sum(-1) - noise.square().sum(-1) - log_det) / 2
-    swing = (shaken.square().sum(-1) - noise.square().sum(-1) - trace + size) / 2
-    landing = divergence + (still * shaken.detach()).sum(-1) + swing.detach()
-    return _summed(divergence), _summed(log_ratio), _summed(landing)
+    off = mean + shaken - still
+    white = torch.linalg.solve_triangular(root.detach(), off.mT, upper=True).mT
+    landing = ((mean + shaken).square() - white.square()).sum(-1) - log_det.detach()
+    return _summed(divergence), _summed(log_ratio), _summed(landing / 2)
 
 
 def _summed(cost: Tensor) -> Tensor:

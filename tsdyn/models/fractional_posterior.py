@@ -124,6 +124,7 @@ class FractionalPosterior(Part):
             control=control if has else None,
             control_held=control_held if has and landing else None,
             controls=controls,
+            landing=landing,
         )
 
     def forward(self, *seen: Tensor) -> Tensor:

@@ -1,12 +1,15 @@
 """A latent process with fractional noise behind series of any kind: many channels, nonlinear readouts, video.
 
 [1] Daems, Opper, Crevecoeur & Birdal. Variational inference for SDEs driven by fractional noise. ICLR 2024.
+[2] Roeder, Wu & Duvenaud. Sticking the landing: simple, lower-variance gradient estimators for variational inference.
+    NeurIPS 2017.
 """
 
 import torch
 from torch import Tensor
 
 from ..batch import Paths, merge, query
+from ..errors import ConfigError
 from ..maths.fractional_walk import Walk
 from ..maths.near import near
 from .base import Model
@@ -14,46 +17,43 @@ from .bounds import Bound, bounded, normal_density, two_bounds, weights
 from .fractional_posterior import By, FractionalPosterior, Scene
 from .fractional_prior import Diffusion, FractionalPrior, Index, Kind
 from .fractional_sde import MOST_STATES
-from .latent_parts import (
-    LinearDecoder,
-    LocalEncoder,
-    VideoDecoder,
-    VideoEncoder,
-)
+from .latent_parts import Decoder, Encoder, Encoding
 
 
 class LatentFractionalSDE(Model):
-    """y(t) ~ N(f(x(t), c), e²) with x the process of a `FractionalPrior` and c the content of the series  [1]
+    """y(t) ~ N(f(x(t), c), e²),  c ~ N(0, I),  with x the process of a `FractionalPrior` and c the content of the series  [1]
 
     The encoder gives Gaussian potentials on x at the rows that were seen; the guide conditions the linear part of the equation
     on them exactly, and a network adds what the rest of the equation asks for. The loss is `two_bounds` of
 
-        E_q Σ log N(y_i; f(x(t_i), c), e²) - KL(q || p),
+        E_q Σ log N(y_i; f(x(t_i), c), e²) - KL(q(x) || p(x)) - KL(q(c) || p(c)),
 
-    nats per value, divergences summed over the coordinates. After the last row that was seen x follows the prior.
+    nats per value, divergences summed over the coordinates. In [1] c is a function of the series that costs nothing, so that
+    the sum is no bound; here it is one. After the last row that was seen x follows the prior.
 
     Choose it where channels share fewer causes than there are channels, or are pixels. For channels with memory of their own
     `FractionalSDE` is exact where this is a bound.
 
     Args:
-        encoder: a `LocalEncoder` or `VideoEncoder`, or a part like them.
-        decoder: a `LinearDecoder` or `VideoDecoder`, or a part like them.
-        latent: coordinates of x, L.
-        hurst, index, kind, hidden, depth, diffusion, horizon, step, speeds: of the `FractionalPrior`; the scale of x is
-            free, so that σ starts at one half and is learned.
+        encoder: a `LocalEncoder` or `VideoEncoder`; it decides how many coordinates x and c have.
+        decoder: a `LinearDecoder` or `VideoDecoder`, for as many.
+        hurst, index, kind, hidden, depth, diffusion, horizon, step, speeds: of the `FractionalPrior`, times in units of t;
+            the scale of x is free, so that σ starts at one half and is learned.
         by: "guide", "guide_and_network" or "network", as of `FractionalSDE`; None for the first where the equation is linear
             and the second elsewhere.
         control: width of the control's network.
         draws: paths per series in training.
         bound: "elbo", "landing" or "iwae".
         dt: longest step; None for one step from each time to the next.
+
+    Raises:
+        ConfigError: X01 for an encoder and a decoder of different numbers of coordinates, and as `FractionalPrior`.
     """
 
     def __init__(
         self,
-        encoder: LocalEncoder | VideoEncoder,
-        decoder: LinearDecoder | VideoDecoder,
-        latent: int,
+        encoder: Encoder,
+        decoder: Decoder,
         hurst: float = 0.5,
         index: Index = "learned",
         kind: Kind = "riemann_liouville",
@@ -70,15 +70,23 @@ class LatentFractionalSDE(Model):
         dt: float | None = None,
     ):
         super().__init__()
+        if (encoder.latent, encoder.content) != (decoder.latent, decoder.content):
+            raise ConfigError(
+                "X01",
+                f"an encoder of latent={encoder.latent}, content={encoder.content} with a decoder of "
+                f"latent={decoder.latent}, content={decoder.content}",
+                "the same numbers",
+                "Give both the same `latent` and `content`",
+            )
         self.encoder, self.decoder = encoder, decoder
+        latent = encoder.latent
         self.prior = FractionalPrior(
             latent, hurst, index, kind, hidden, depth, diffusion, horizon, step, speeds
         )
         by = by or ("guide" if self.prior.linear_only else "guide_and_network")
         past = 3 if kind == "mandelbrot_van_ness" else 0
-        self.posterior = FractionalPosterior(
-            latent, self.prior.states, encoder.content + 2 * latent + 1, by, control, past
-        )
+        context = encoder.content + 2 * latent + 1
+        self.posterior = FractionalPosterior(latent, self.prior.states, context, by, control, past)
         self.draws, self.bound, self.dt = draws, bound, dt
 
     def hurst(self, t: Tensor | None = None) -> Tensor:
@@ -86,23 +94,23 @@ class LatentFractionalSDE(Model):
         return self.prior.hurst(t)
 
     def paths(self, seen: Paths, draws: int) -> tuple[Walk, Tensor]:
-        """Draws of x at all rows of `seen` with their costs, and the content (B, C)."""
+        """Draws of x at all rows of `seen` and of the content (n, B, C), with the costs of both."""
         found = self.encoder(seen)
         last = seen.t.where(seen.mask.any(-1), -torch.inf).amax(1, keepdim=True)
 
         def context(at: Tensor) -> Tensor:
             """The potentials around, linearly between rows, and the content: what a control may know."""
-            there = (found.precision > 0).expand_as(found.target)
-            around = near(seen.t, torch.log(found.precision.clamp(min=1e-9)), there, at).level
+            there = found.precision > 0
+            around = near(seen.t, found.precision.where(there, 1.0).log(), there, at).level
             level = near(seen.t, found.target, there, at).level
-            left = (last - at).clamp(min=0)[..., None].log1p()
+            left = (last - at).clamp(min=0)[..., None].log1p().to(level.dtype)
             content = found.content[:, None].expand(-1, at.shape[1], -1)
             return torch.cat([level, around, left, content], -1)
 
         scene = Scene(seen.t, found.target, found.precision, context)
         landing = self.bound == "landing"
         walk = self.posterior.draw(self.prior, scene, draws, self.dt, landing=landing)
-        return walk, found.content
+        return _with_content(walk, found, draws)
 
     def evidence(self, seen: Paths) -> Tensor:
         """A random number below log p of all that is seen of each series on average: (B,)"""
@@ -131,3 +139,20 @@ class LatentFractionalSDE(Model):
             mean, std = self.decoder(x, content)
             parts.append(mean + std * torch.randn_like(mean))
         return torch.cat(parts)
+
+
+def _with_content(walk: Walk, found: Encoding, draws: int) -> tuple[Walk, Tensor]:
+    """Draws of the content (n, B, C), and the walk with what they cost."""
+    mean, std = found.content, found.content_std
+    e = torch.randn(draws, *mean.shape, dtype=mean.dtype, device=mean.device)
+    c = mean + std * e
+    divergence = ((mean.square() + std.square() - 1) / 2 - std.log()).sum(-1)
+    log_ratio = ((c.square() - e.square()) / 2 - std.log()).sum(-1)
+    held = (c - mean.detach()) / std.detach()  # e, with the gradient of [2]
+    landing = ((c.square() - held.square()) / 2 - std.detach().log()).sum(-1)
+    charged = walk._replace(
+        divergence=walk.divergence + divergence,
+        log_ratio=walk.log_ratio + log_ratio,
+        landing=walk.landing + landing,
+    )
+    return charged, c
