@@ -15,11 +15,19 @@ index       mean and standard deviation over paths of estimates of the Hurst ind
             standard error that each tells.
 smile       implied volatilities of the rough Bergomi model, H = 0.07, η = 1.9, ρ = -0.9, ξ = 0.235², one year in 312
             steps: exact draws, and the approximation with and without the remainder; antithetic.
+bridge      `FractionalSDE` of a motion of Riemann and Liouville from 0, seen at 2 as 0 ± 0.1: its exact posterior, and one
+            learned by a network alone in 300 steps of Adam. log p of what is seen, its bound and the importance weighted
+            estimate by 4000 paths, and the deviation of x(1).
+memory      fractional Ornstein-Uhlenbeck processes of H = 0.8 and 0.3, 32 series to learn from and 32 to be judged by, of
+            120 observations at random times, a noise of 15 % of the deviation, 4 observations in a time of relaxation
+            and 30 such times. Log density of the series that were not learned from, and the CRPS of forecasts of their
+            last 20 values, of linear models with and without memory, beside the law of the data.
 
 Each of these is a function of the same name, which returns its tables as text.
 """
 
 import argparse
+import dataclasses
 import math
 import statistics
 import time
@@ -32,6 +40,9 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from tsdyn.batch import Paths, merge, split_after, take
+from tsdyn.data.fractional_systems import FractionalOU
+from tsdyn.data.tasks import Forecasting
 from tsdyn.evaluation import markdown
 from tsdyn.maths.fractional import (
     MarkovApproximation,
@@ -48,11 +59,13 @@ from tsdyn.maths.fractional_exact import (
     fractional_brownian,
     matrix,
     riemann_liouville as exact_riemann_liouville,
+    riemann_liouville_variance,
 )
 from tsdyn.maths.fractional_transition import sample
-from tsdyn.maths.gaussian_evidence import log_evidence
+from tsdyn.maths.gaussian_evidence import condition, log_evidence
 from tsdyn.maths.gaussian_paths import factored, fractional_brownian_paths, fractional_noise_paths
 from tsdyn.maths.hurst import METHODS, hurst
+from tsdyn.maths.minimise import minimise
 from tsdyn.maths.rough_bergomi import (
     Market,
     RoughBergomi,
@@ -62,6 +75,14 @@ from tsdyn.maths.rough_bergomi import (
     smile as smile_of,
     usual_speeds,
 )
+from tsdyn.maths.score import gaussian_crps
+from tsdyn.models.baselines import LastValue
+from tsdyn.models.fractional_prior import QUICK, SMALLEST
+from tsdyn.models.fractional_sde import FractionalSDE
+from tsdyn.models.gp import StateSpaceGP
+from tsdyn.models.kernels import Matern, Sum
+from tsdyn.models.linear import Linear
+from tsdyn.models.scaled import Scaled
 
 F64 = torch.float64
 INDICES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -77,10 +98,13 @@ class Size(NamedTuple):
     estimates: int  # paths of the six estimators
     slow_estimates: int  # of the exact likelihood among them
     market: int  # paths of the market
+    bridging: int  # steps of training of a bridge
+    seeds: int  # data sets with memory
+    fitting: int  # iterations of a fit to one
 
 
-FULL = Size(11, 10, 12, 60, 60, 50_000)
-QUICK = Size(3, 2, 2, 10, 2, 5_000)
+FULL = Size(11, 10, 12, 60, 60, 50_000, 300, 5, 25)
+LOOK = Size(3, 2, 2, 10, 2, 5_000, 20, 2, 3)
 
 
 def speed(size: Size) -> list[str]:
@@ -284,11 +308,260 @@ def smile(size: Size) -> list[str]:
     return [f"{title}\n\n{markdown(head, rows)}"]
 
 
+def bridge(size: Size) -> list[str]:
+    rows = []
+    for h in (0.3, 0.5, 0.7, 0.9):
+        exact = bridge_in_closed_form(h)
+        rows.append([f"{h:g}", "exact", f"{exact[0]:.4f}", "", "", f"{exact[1]:.4f}", ""])
+        # a control by a network wants short steps before what is seen where the motion is rough
+        short = {"grading": (100, 4.0)} if h < 0.5 else {"dt": 0.01}
+        usual = {"draws": 32, "bound": "landing", "neighbours": 1, "speeds": 5}
+        for by, arguments in {"guide": {}, "network": usual | short}.items():
+            torch.manual_seed(0)
+            before = time.process_time()
+            model, seen = bridging(h, by=by, **arguments)
+            if by == "network":
+                train_bridge(model, seen, size.bridging)
+            spent = time.process_time() - before
+            with torch.no_grad():
+                walk = model.paths(seen, 4000)
+                density = -(walk.x[:, 0, -1, 0].square() / 0.01 + math.log(math.tau * 0.01)) / 2
+                weight = (density - walk.log_ratio[:, 0]).double()
+            bound, error = float(weight.mean()), float(weight.std()) / math.sqrt(len(weight))
+            importance = float(weight.logsumexp(0)) - math.log(len(weight))
+            told = f"{float(model.evidence(seen)):.4f}" if model.exact else ""
+            deviation = float(walk.x[:, 0, 1, 0].std())
+            cells = [told, f"{bound:.3f} ± {error:.3f}", f"{importance:.3f}", f"{deviation:.4f}"]
+            rows.append([f"{h:g}", by, *cells, f"{spent:.1f}"])
+    head = ["H", "posterior", "log evidence", "bound", "importance weighted", "sd x(1)", "CPU s"]
+    return [f"A bridge, exact, by the guide and by a network alone\n\n{markdown(head, rows)}"]
+
+
+def bridge_in_closed_form(h: float) -> tuple[float, float]:
+    """Log density of what is seen, and the deviation of x(1)."""
+    motion = exact_riemann_liouville(h)
+
+    def law(s: Tensor, t: Tensor) -> Tensor:
+        return motion(s, t) + SMALLEST**2  # x(0) has the least deviation there is
+
+    seen = torch.tensor([2.0], dtype=F64), torch.zeros(1, dtype=F64), 0.01
+    _, C = condition(law, *seen, torch.ones(1, dtype=F64))
+    return float(log_evidence(law, *seen)), float(C.sqrt())
+
+
+def bridging(h: float, **arguments: object) -> tuple[FractionalSDE, Paths]:
+    """The motion with its kernel's variance, only the posterior of which is left to learn."""
+    model = FractionalSDE(1, hurst=h, horizon=2.0, step=0.05, **arguments)
+    prior = model.prior
+    scale = float(riemann_liouville_variance(h)) ** 0.5
+    fixed = {prior.kappa: -40.0, prior.log_sigma: raw_scale(scale), prior.log_std: -10.0}
+    with torch.no_grad():
+        for p, value in (fixed | {model.log_noise: raw_scale(0.1)}).items():
+            p.fill_(value)
+    for p in (*prior.parameters(), model.log_noise, model.level):
+        p.requires_grad_(False)
+    mask = torch.tensor([[False, False, True]])[..., None]
+    return model, Paths(torch.tensor([[0.0, 1.0, 2.0]]), torch.zeros(1, 3, 1), mask)
+
+
+def raw_scale(value: float) -> float:
+    return math.log(value - SMALLEST) / QUICK
+
+
+def train_bridge(model: FractionalSDE, seen: Paths, steps: int) -> None:
+    free = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(free, lr=1e-2)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-model.evidence(seen).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(free, 10.0)
+        optimizer.step()
+        scheduler.step()
+
+
+class Judged(NamedTuple):
+    """One model and one data set."""
+
+    evidence: float  # nats per value of series not learned from; nan where there is no such law
+    crps: float
+    index: float  # H, nan where there is none
+    rate: float  # of return, per unit of time
+    seconds: float  # of fitting
+
+
+LAST = 20  # values that are forecast
+BROWNIAN = "`FractionalSDE`, Brownian"
+
+
+def memory(size: Size) -> list[str]:
+    tables = []
+    for true in (0.8, 0.3):
+        found = [contest(long_memory(true, seed), size.fitting) for seed in range(size.seeds)]
+        tables.append(memory_table(true, found))
+    return tables
+
+
+def memory_table(true: float, found: list[dict[str, Judged]]) -> str:
+    """Scores of data sets, every gain of a model with the least over the data sets."""
+    plain = numbers(found, BROWNIAN)
+    rows = []
+    for name in found[0]:
+        judged = numbers(found, name)
+        own, score, index, rate, seconds = judged.unbind(-1)
+        gain = judged - plain if name != BROWNIAN else torch.full_like(judged, math.nan)
+        cells = [several(own), least(gain[:, 0]), several(score), least(-gain[:, 1])]
+        cells += [several(index), several(rate), several(seconds, 1)]
+        rows.append([name, *cells])
+    gain_title = "gain on Brownian (least)"
+    head = ["model", "log evidence", gain_title, "CRPS", gain_title, "H", "rate", "CPU s"]
+    title = f"Data of H = {true:g}, {len(found)} seeds; log evidence in nats per value"
+    return f"{title}\n\n{markdown(head, rows)}"
+
+
+def numbers(found: list[dict[str, Judged]], name: str) -> Tensor:
+    """(seeds, 5)"""
+    return torch.tensor([each[name] for each in found], dtype=F64)
+
+
+def several(values: Tensor, digits: int = 4) -> str:
+    """Mean ± standard deviation over seeds."""
+    if values.isnan().any():
+        return ""
+    return f"{float(values.mean()):.{digits}f} ± {float(values.std()):.{digits}f}"
+
+
+def least(gains: Tensor) -> str:
+    if gains.isnan().any():
+        return ""
+    return f"{float(gains.mean()):+.4f} ({float(gains.min()):+.4f})"
+
+
+def long_memory(true: float, seed: int) -> FractionalOU:
+    """The data; their law is known."""
+    system = FractionalOU(n=64, length=120, span=60.0, hurst=true, rate=0.5, sigma=1.0, seed=seed)
+    zero = torch.zeros((), dtype=F64)
+    return dataclasses.replace(system, noise=0.15 * float(system.covariance(zero, zero)) ** 0.5)
+
+
+def contest(system: FractionalOU, steps: int) -> dict[str, Judged]:
+    """Every model, learned from one half of the series and judged by the other."""
+    paths = system()
+    train, test = (take(paths, list(range(k, k + 32))) for k in (0, 32))
+    task = Forecasting(steps=LAST)
+    given, want = split_after(test, task.cut(test))
+    count, x = int(test.mask.sum()), want.x.double()
+
+    def law_crps(law: tuple[Tensor, Tensor]) -> float:
+        mean, var = (f.double() for f in law)
+        return float(gaussian_crps(mean, var.sqrt(), x)[want.mask].mean())
+
+    nan = math.nan
+    own = float(system.log_evidence(test).sum()) / count
+    found = {
+        "law of the data": Judged(
+            own, law_crps(system.law(given, want.t)), system.hurst, system.rate, nan
+        )
+    }
+    for name, (model, seconds) in linear_sdes(train, steps).items():
+        inner = model.model
+        assert isinstance(inner, FractionalSDE)
+        with torch.no_grad():
+            own = float(inner.evidence(model.inside(in_doubles(test))).sum()) / count
+            own -= float(model.std.log())
+            rate = float(torch.nn.functional.softplus(inner.prior.kappa)) / float(model.unit)
+            index = float(inner.hurst())
+        score = law_crps(forecast_law(model, given, want))
+        found[name] = Judged(own, score, index, rate, seconds)
+    for name, model in markov().items():
+        before = time.process_time()
+        model.fit(train)
+        seconds = time.process_time() - before
+        with torch.no_grad():
+            own = float(model.evidence(test).sum()) / count
+            score = law_crps(model.posterior(given, want.t))
+        found[name] = Judged(own, score, nan, nan, seconds)
+    baselines: dict[str, Linear | LastValue] = {
+        "`Linear`": Linear(1, reverting=True),
+        "`LastValue`": LastValue(),
+    }
+    for name, baseline in baselines.items():
+        before = time.process_time()
+        baseline.on_epoch(0, task(train))
+        seconds = time.process_time() - before
+        score = law_crps(baseline.posterior(given, want.t))
+        found[name] = Judged(nan, score, nan, nan, seconds)
+    return found
+
+
+def markov() -> dict[str, StateSpaceGP]:
+    """Markov processes: the Brownian equation once more, and two and three of them added."""
+    added = lambda n: Sum([Matern(0.5, 4.0**k, 1.0) for k in range(n)])
+    return {
+        "`StateSpaceGP`, Matérn-1/2": StateSpaceGP(1, Matern(0.5)),
+        "`StateSpaceGP`, 2 Matérn-1/2": StateSpaceGP(1, added(2)),
+        "`StateSpaceGP`, 3 Matérn-1/2": StateSpaceGP(1, added(3)),
+    }
+
+
+def forecast_law(model: Scaled, given: Paths, want: Paths) -> tuple[Tensor, Tensor]:
+    """Mean and variance of wanted values, exact where the evidence is Gaussian in them: its gradient is Λ (mean - x)."""
+    inner = model.model
+    assert isinstance(inner, FractionalSDE)
+    for p in inner.parameters():
+        p.requires_grad_(False)
+    known, asked = (model.inside(in_doubles(p)) for p in (given, want))
+    x = torch.zeros_like(asked.x[..., 0], requires_grad=True)
+    value = inner.evidence(merge(known, asked._replace(x=x[..., None]))[0]).sum()
+    (slope,) = torch.autograd.grad(value, x, create_graph=True)
+    rows = [torch.autograd.grad(-g.sum(), x, retain_graph=True)[0] for g in slope.unbind(1)]
+    C = torch.linalg.inv(torch.stack(rows, 1))
+    mean, var = (C @ slope.detach()[..., None]), C.diagonal(dim1=-2, dim2=-1)[..., None]
+    return model.mean + model.std * mean, model.std.square() * var
+
+
+def in_doubles(paths: Paths) -> Paths:
+    return Paths(paths.t.double(), paths.x.double(), paths.mask)
+
+
+def linear_sdes(train: Paths, steps: int) -> dict[str, tuple[Scaled, float]]:
+    """Linear equations at their largest evidence; with stationary increments from where the other motion ended."""
+    start, past = "`FractionalSDE`, Riemann-Liouville", "`FractionalSDE`, Mandelbrot-van Ness"
+    found = {
+        BROWNIAN: most_likely_sde({"index": "fixed"}, train, steps),
+        start: most_likely_sde({}, train, steps),
+    }
+    model, seconds = most_likely_sde(
+        {"kind": "mandelbrot_van_ness"}, train, steps // 5, found[start][0]
+    )
+    return found | {past: (model, seconds + found[start][1])}
+
+
+def most_likely_sde(
+    arguments: dict[str, str], train: Paths, steps: int, start: Scaled | None = None
+) -> tuple[Scaled, float]:
+    before = time.process_time()
+    seen = in_doubles(train)
+    # 60 units of time are about 175 median gaps
+    inner = FractionalSDE(1, horizon=250.0, step=0.2, **arguments)
+    model = Scaled(inner, 1).double()
+    model.on_epoch(0, (seen, seen))
+    if start is not None:
+        inner.load_state_dict(start.model.state_dict(), strict=False)
+    inside, count = model.inside(seen), int(seen.mask.sum())
+    free = [p for p in inner.parameters() if p.requires_grad]
+    lower, upper = ([torch.full_like(p, b) for p in free] for b in (-8.0, 8.0))
+    minimise(lambda: -inner.evidence(inside).sum() / count, free, lower, upper, steps)
+    return model, time.process_time() - before
+
+
 TABLES: dict[str, Callable[[Size], list[str]]] = {
     "speed": speed,
     "covariance": covariance,
     "index": index,
     "smile": smile,
+    "bridge": bridge,
+    "memory": memory,
 }
 
 
@@ -303,7 +576,7 @@ def main() -> None:
         torch.manual_seed(0)
         np.random.seed(0)  # where `fbm` draws from
         start = time.process_time()
-        for text in TABLES[name](QUICK if asked.quick else FULL):
+        for text in TABLES[name](LOOK if asked.quick else FULL):
             print(f"### {text}\n", flush=True)
         print(f"`{name}` took {time.process_time() - start:.0f} CPU s.\n", flush=True)
 
