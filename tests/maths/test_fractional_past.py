@@ -94,3 +94,27 @@ def test_gradients_to_second_order(hurst):
 
     assert torch.autograd.gradcheck(curves, h)
     assert torch.autograd.gradgradcheck(curves, h)
+
+
+@pytest.mark.parametrize("hurst", [0.05, 0.3, 0.7, 0.95])
+def test_many_times_share_a_table(hurst):
+    """A thousand times at once are a hundred and a hundred, from zero to beyond the horizon; gradients too."""
+    index = torch.tensor(hurst, dtype=torch.float64, requires_grad=True)
+    t = torch.linspace(0, 1.5, 1000, dtype=torch.float64) ** 4
+    many = modes(past(index, 3), t)
+    few = torch.cat([modes(past(index, 3), part) for part in t.split(100)])
+    size = float(few.detach().abs().max())
+    assert float((many - few).abs().max()) < 1e-10 * size
+    slopes = [
+        torch.autograd.grad(f.square().sum(), index, retain_graph=True)[0] for f in (many, few)
+    ]
+    torch.testing.assert_close(*slopes, rtol=1e-8, atol=0)
+
+
+def test_coordinates_share_a_table_each():
+    index = torch.tensor([0.2, 0.8], dtype=torch.float64)
+    t = torch.rand(30, 20, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = modes(past(index, 3), t)
+    for d in range(2):
+        want = modes(past(index[d], 3), t[..., 0])
+        torch.testing.assert_close(found[..., d, :], want, atol=1e-12, rtol=0)

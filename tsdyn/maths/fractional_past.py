@@ -10,8 +10,10 @@ The integral over log v is a trapezoid, with steps that widen to both sides as t
 Everything is differentiable in H any number of times, also at H = 1/2, where G vanishes.
 
 [1] Mandelbrot & van Ness. Fractional Brownian motions, fractional noises and applications. SIAM Review 10, 1968.
+[2] Berrut & Trefethen. Barycentric Lagrange interpolation. SIAM Review 46, 2004.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,6 +22,8 @@ from torch import Tensor
 from .quadrature import gauss_legendre
 
 STEP, WIDEST = 0.1, 6.6  # log v = sinh(u), |u| < 6.6: up to e^±367
+TABLE = 96  # times of a table that many times share
+EARLIEST = 1e-12  # of them, in the largest
 NODES = 32  # in time, cubed: dense near zero, where G behaves like t^H
 
 
@@ -46,9 +50,43 @@ def past(hurst: Tensor, count: int) -> Past:
 
 
 def modes(past: Past, t: Tensor) -> Tensor:
-    """φ_1(t), ..., φ_M(t): (..., M) for times that broadcast with the indices; zero at t = 0."""
+    """φ_1(t), ..., φ_M(t): (..., M) for times that broadcast with the indices; zero at t = 0.
+
+    Many times share a table: in log t the curves are smooth, and Chebyshev's interpolation of them is exact to about 1e-10 of
+    their size; below the first time of the table they are as t^{2H}, or as t for
+    H > 1/2.
+    """
+    shared = all(size == 1 for size in t.shape[max(t.ndim - past.hurst.ndim, 0) :])
+    if t.numel() <= 2 * TABLE or (past.hurst.ndim and not shared):  # an index of its own for a time
+        return _modes(past, t)
+    high = t.amax().clamp(min=torch.finfo(torch.float64).tiny)
+    low = high * EARLIEST
+    k = torch.arange(TABLE, dtype=torch.float64, device=t.device)
+    node = torch.cos((k + 0.5) * (math.pi / TABLE))
+    place = high * torch.exp((node - 1) / 2 * -math.log(EARLIEST))  # (TABLE,)
+    table = _modes(
+        past._replace(hurst=past.hurst[..., None], basis=past.basis[..., None, :, :]), place
+    )
+    x = 1 - 2 * torch.log(high / t.clamp(min=low)) / -math.log(EARLIEST)
+    found = (_barycentric(x, node)[..., None, :] @ table)[..., 0, :]
+    early = (t / low).clamp(max=1.0) ** (2 * past.hurst).clamp(max=1.0)
+    return found * early[..., None]
+
+
+def _modes(past: Past, t: Tensor) -> Tensor:
     curves = _curves(past.hurst, t)  # (..., Q)
     return _scale(past.hurst)[..., None] * (curves[..., None, :] @ past.basis)[..., 0, :]
+
+
+def _barycentric(x: Tensor, node: Tensor) -> Tensor:
+    """Weights of Chebyshev's nodes (n,) at x (...): (..., n), of sum one  [2]"""
+    n = len(node)
+    k = torch.arange(n, dtype=node.dtype, device=node.device)
+    own = (1 - 2 * (k % 2)) * torch.sin((k + 0.5) * (math.pi / n))
+    apart = x[..., None] - node
+    hit = apart == 0
+    weight = torch.where(hit.any(-1, keepdim=True), hit.to(x), own / apart.where(~hit, 1.0))
+    return weight / weight.sum(-1, keepdim=True)
 
 
 def _scale(hurst: Tensor) -> Tensor:
