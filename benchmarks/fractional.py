@@ -313,10 +313,9 @@ def bridge(size: Size) -> list[str]:
     for h in (0.3, 0.5, 0.7, 0.9):
         exact = bridge_in_closed_form(h)
         rows.append([f"{h:g}", "exact", f"{exact[0]:.4f}", "", "", f"{exact[1]:.4f}", ""])
-        # a control by a network wants short steps before what is seen where the motion is rough
-        short = {"grading": (100, 4.0)} if h < 0.5 else {"dt": 0.01}
+        # a control by a network wants short steps before what is seen
         usual = {"draws": 32, "bound": "landing", "neighbours": 1, "speeds": 5}
-        for by, arguments in {"guide": {}, "network": usual | short}.items():
+        for by, arguments in {"guide": {}, "network": usual | {"grading": (100, 4.0)}}.items():
             torch.manual_seed(0)
             before = time.process_time()
             model, seen = bridging(h, by=by, **arguments)

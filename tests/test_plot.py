@@ -7,6 +7,8 @@ from numpy.testing import assert_allclose
 from tsdyn import plot
 from tsdyn.batch import Entries
 from tsdyn.errors import ConfigError, ModelError
+from tsdyn.maths.gaussian_paths import fractional_noise_paths
+from tsdyn.maths.hurst import hurst_table
 from tsdyn.models.kernels import Matern
 from tsdyn.models.tucker import FunctionalTucker, Levels
 
@@ -67,3 +69,43 @@ def test_wrong_names_and_models_without_data():
         plot.factors(trained(), ["time"])
     with pytest.raises(ModelError, match="TSD-M01"):
         plot.factors(FunctionalTucker([Matern(), Matern()]))
+
+
+def test_estimates_of_the_hurst_index_are_points_with_bars(tmp_path):
+    found = hurst_table(fractional_noise_paths(0.7, 128, size=(3,)), False, replicates=5)
+    made = plot.plot_hurst(found, ["a", "b", "c"], level=0.9, truth=[0.7, 0.7, 0.6], title="noise")
+    ax = made.axes[0]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [
+        m.replace("_", " ") for m in found
+    ]
+    assert len(ax.containers) == 3
+    for k, bars in enumerate(ax.containers):
+        points, _, (ends,) = bars.lines
+        assert_allclose(points.get_xdata(), [float(e.value[k]) for e in found.values()])
+        assert_allclose(points.get_ydata().astype(float), range(len(found)), atol=0.35)
+        reach = [float(s[1][0] - s[0][0]) for s in ends.get_segments()]
+        assert_allclose(
+            reach, [2 * 1.644854 * float(e.standard_error[k]) for e in found.values()], rtol=1e-6
+        )
+    dashed = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+    assert dashed == [0.7, 0.7, 0.6]
+    assert [label.get_text() for label in ax.get_legend().get_texts()] == ["a", "b", "c"]
+    made.savefig(tmp_path / "hurst.png")
+    assert (tmp_path / "hurst.png").stat().st_size > 1000
+
+
+def test_one_series_and_an_error_that_is_unknown():
+    found = hurst_table(fractional_noise_paths(0.4, 128), False, replicates=5)
+    bad = found["dfa"]._replace(standard_error=torch.tensor(torch.nan))
+    _, grid = plot.figure(1, 1, (4, 3))
+    plot.plot_hurst({**found, "dfa": bad}, ax=grid[0, 0])
+    (bars,) = grid[0, 0].containers
+    assert len(bars.lines[0].get_xdata()) == len(found)
+    assert grid[0, 0].get_legend() is None
+
+
+@pytest.mark.parametrize("wrong", [{"names": ["a"]}, {"truth": [0.1, 0.2, 0.3]}])
+def test_names_and_indices_of_another_number_of_series(wrong):
+    found = hurst_table(fractional_noise_paths(0.4, 128, size=(2,)), False, replicates=5)
+    with pytest.raises(ConfigError, match="TSD-X01"):
+        plot.plot_hurst(found, **wrong)

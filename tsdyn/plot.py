@@ -1,6 +1,6 @@
 """Pictures. The only file that knows matplotlib."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,6 +8,7 @@ import torch
 from .batch import Names, Paths, default_names
 from .errors import ConfigError, missing_package
 from .forecasts import Forecast
+from .maths.hurst import HurstEstimate
 from .models.tucker import FunctionalTucker, Levels
 
 if TYPE_CHECKING:
@@ -137,6 +138,63 @@ def plot_pit(pit: dict[str, list[int]]) -> "Figure":
 
 
 @torch.no_grad()
+def plot_hurst(
+    found: Mapping[str, HurstEstimate],
+    names: Sequence[str] | None = None,
+    level: float = 0.95,
+    *,
+    truth: Sequence[float] | None = None,
+    ax: "Axes | None" = None,
+    title: str | None = None,
+) -> "Figure":
+    """Estimates of the Hurst index with intervals, a row per method and a colour per series.
+
+    The bars say what chance does if increments are fractional noise, and nothing of what other noise, a trend or a
+    wrong scale does: methods that lie further apart than their bars tell of that. No bar where the error is unknown.
+
+    Args:
+        found: by method, as `maths.hurst.hurst_table` gives it, of one or several series.
+        names: of the series, for the legend.
+        level: of the bars, in (0, 1).
+        truth: the index of every series where it is known, as a line.
+        ax: draw here instead of into a new figure.
+
+    Raises:
+        ConfigError: X01 for names or indices of another number of series.
+    """
+    values, errors = (
+        torch.stack([f.flatten() for f in each]).cpu().numpy()  # (methods, series)
+        for each in zip(*((e.value, e.standard_error) for e in found.values()), strict=True)
+    )
+    methods, count = values.shape
+    for given in (names, truth):
+        if given is not None and len(given) != count:
+            raise ConfigError("X01", f"{list(given)} for {count} series", "one for each", "")
+    if ax is not None:
+        made = ax.figure
+    else:
+        made, ((ax,),) = figure(1, 1, (7, 0.8 + methods * max(0.4, 0.16 * count)))
+    width = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
+    ax.axvline(0.5, color=SEEN, linewidth=0.5, alpha=0.5)
+    for k in range(count):
+        colour = FUNCTIONS[k % len(FUNCTIONS)]
+        if truth is not None:
+            ax.axvline(truth[k], color=colour, linewidth=1.0, linestyle="--", alpha=0.6)
+        rows = [m + 0.7 * ((k + 0.5) / count - 0.5) for m in range(methods)]  # one under the other
+        bars = ax.errorbar(values[:, k], rows, None, width * errors[:, k], "o", color=colour)
+        bars.set_label("" if names is None else names[k])
+        bars.lines[0].set_markersize(3.5)
+    ax.set_yticks(range(methods), [method.replace("_", " ") for method in found])
+    ax.invert_yaxis()
+    ax.set_xlabel(f"Hurst index, with {level:.0%} intervals", fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    if names is not None:
+        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.set_title(title or "", loc="left", fontsize=10)
+    return made  # type: ignore[return-value]
+
+
 def factors(
     model: FunctionalTucker,
     names: Sequence[str] | None = None,

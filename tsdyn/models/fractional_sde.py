@@ -23,6 +23,7 @@ from .bounds import Bound, bounded, normal_density, two_bounds, weights
 from .fractional_posterior import By, FractionalPosterior, Scene, log_evidence
 from .fractional_prior import QUICK, Diffusion, FractionalPrior, Index, Kind, scale
 
+SOON = 0.01  # in units of t: nearer than this to the next value the networks see no difference
 MOST_STATES = 2_000_000  # of one walk in `sample`: draws x series x rows
 
 
@@ -98,7 +99,7 @@ class FractionalSDE(Model):
         )
         by = by or ("guide" if self.prior.linear_only else "guide_and_network")
         past = 3 if kind == "mandelbrot_van_ness" else 0
-        context = (6 * neighbours + 1) * dim
+        context = (6 * neighbours + 2) * dim
         self.posterior = FractionalPosterior(dim, self.prior.states, context, by, control, past)
         self.exact = by == "guide" and self.prior.linear_only
         self.neighbours, self.draws, self.bound = neighbours, draws, bound
@@ -148,7 +149,9 @@ class FractionalSDE(Model):
         precision = seen.mask / scale(self.log_noise).square()
 
         def context(at: Tensor) -> Tensor:
-            return local_features(near(seen.t, seen.x, seen.mask, at, self.neighbours))
+            found = near(seen.t, seen.x, seen.mask, at, self.neighbours)
+            left = torch.log(found.ahead[..., 0] + SOON).where(found.has_after[..., 0], 0.0)
+            return torch.cat([local_features(found), left], -1)  # a gain is steep before a value
 
         return Scene(seen.t, seen.x.where(seen.mask, 0.0) - self.level, precision, context)
 
