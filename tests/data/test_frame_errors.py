@@ -480,7 +480,9 @@ MESSAGES = {
     "unknown suffix": (
         "TSD-X01: `table.xlsx` is of unknown kind. A .csv or .parquet file can be written."
     ),
-    "unknown kind": ("TSD-X01: `kind='median'` is unknown. It is one of quantiles, samples, mean, states."),
+    "unknown kind": (
+        "TSD-X01: `kind='median'` is unknown. It is one of quantiles, samples, mean, states."
+    ),
 }
 
 
