@@ -61,6 +61,8 @@ class Market(NamedTuple):
 
 
 class Estimate(NamedTuple):
+    """A mean over paths, or what follows from one, and its standard error by the delta method."""
+
     value: Tensor  # (...)
     standard_error: Tensor  # (...)
 
