@@ -170,9 +170,9 @@ for name, value, error in zip(
 # Sizes of returns remember: every method is far from 1/2, and shuffling takes that away. How much they remember is another
 # matter. The six disagree by many times their standard errors, .6 to .85, since these hold for fractional noise and nothing
 # else: the noise of single days hides the memory from methods that look at short lags. And a process that has no long memory,
-# only two times, gets the same marks, or higher. So: memory over months is there; its power law, and its one H, are not shown. Nor does
-# this say that volatility is rough: as a path, daily sizes have H near 0 whether in order or shuffled, so that what is seen is
-# the error of the proxy. That question needs prices within the day.
+# only two times, gets the same marks, or higher. So: memory over months is there; its power law, and its one H, are not
+# shown. Nor does this say that volatility is rough: as a path, daily sizes have H near 0 whether in order or shuffled, so that
+# what is seen is the error of the proxy. That question needs prices within the day.
 
 # %% [markdown]
 # ## A long series with holes
@@ -383,7 +383,7 @@ made.savefig(FIGURES / "bridge.png", dpi=110)
 
 # %% [markdown]
 # The guide is exact without training; what it is off is chance. The network needs 300 steps, a hundred short steps per unit of
-# time and a minute, and comes within a tenth of a nat and a few percent of the deviation, worst at the observation, where the
+# time and a minute, and comes within an eighth of a nat and a tenth of the deviation, worst at the observation, where the
 # control of a bridge has most to do. Leave `by` at its default: the guide where the equation is linear, and elsewhere the
 # guide with a network on top.
 

@@ -33,8 +33,8 @@ class FractionalSDE(Model):
         dx_d = (-κ_d x_d + r_d(t, x)) dt + σ_d g_d(x) ∘ dB_d,   B_d fractional Brownian motion of index H_d
 
     H < 1/2 is rough and turns back, H > 1/2 is smooth and goes on, H = 1/2 has no memory. With r = 0 and g = 1 (the default)
-    everything is exact in law but for the Markov approximation of B and a first-order error in κ times the step: the evidence
-    is that of a Gaussian process, at a cost linear in the length of a series. Otherwise
+    everything is exact in law but for the Markov approximation of B: the evidence is that of a Gaussian process, in steps of any
+    length, at a cost linear in the length of a series. Otherwise
 
         log p(y) >= E_q Σ log p(y_i | x) - KL(q || p),
 
