@@ -249,6 +249,11 @@ def test_saved_and_loaded(tmp_path):
         {"index": "of_time", "kind": "mandelbrot_van_ness"},
         {"step": 0.0},
         {"dt": 0.1, "grading": (10, 4.0)},
+        {"by": "guided"},
+        {"bound": "iwea"},
+        {"index": "free"},
+        {"kind": "mvn"},
+        {"diffusion": "states"},
     ],
 )
 def test_arguments_that_do_not_fit(arguments):

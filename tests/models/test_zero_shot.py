@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tsdyn.batch import Paths
 from tsdyn.data.jump_systems import FlashingRatchet, flashing_ratchet
-from tsdyn.errors import CheckpointError, DataError
+from tsdyn.errors import CheckpointError, ConfigError, DataError
 from tsdyn.maths.rate_matrix import entropy_production, relaxation
 from tsdyn.models.jump_posterior import combined, derived, rate_matrix
 from tsdyn.models.zero_shot import WEIGHTS, pretrained, zero_shot
@@ -85,6 +85,11 @@ def test_refining_finds_what_noise_hides() -> None:
     off = [(f.mean - flashing_ratchet())[OFF].square().mean().sqrt() for f in (once, refined)]
     assert off[1] < 0.16 and off[1] < off[0]
     assert (refined.deviation[OFF] >= 0).all() and refined.deviation.isfinite().all()
+
+
+def test_another_refinement_is_refused() -> None:
+    with pytest.raises(ConfigError, match="refine='EM'"):
+        zero_shot(FlashingRatchet(n=5, seed=0)(), refine="EM")  # type: ignore[arg-type]
 
 
 def test_weights_are_those_of_their_card(tmp_path) -> None:

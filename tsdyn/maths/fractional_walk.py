@@ -95,7 +95,7 @@ def walk(
         control: u(t, x, Y, *controls) -> (n, B, D) for Y (n, B, D, K); None is 0.
         control_held: the same values without gradients to parameters, for `landing`; None leaves out what flows through x and Y.
         controls: (N, B or 1, ...) of what was computed for all steps at once.
-        landing: give the cost of that name its gradient; else it has that of `divergence`.
+        landing: give the cost of that name its gradient; else only its value is to be used.
     """
     dtype, device = start.shift.dtype, start.shift.device
     (B, D, many), (N, R) = start.shift.shape, (len(chain.N), chain.N.shape[-1])

@@ -23,7 +23,7 @@ from ..maths.fractional_walk import Start, Steps, Walk, start_of, steps_of, walk
 from ..maths.grid import Grid, graded, grid
 from ..nets import mlp
 from .base import Part
-from .fractional_prior import FractionalPrior
+from .fractional_prior import FractionalPrior, require_one_of
 
 By = Literal["guide", "guide_and_network", "network"]
 MOST = 50.0  # of |u|: a divergence stays finite
@@ -50,12 +50,16 @@ class FractionalPosterior(Part):
             depends on the context, and a network.
         hidden: width of the networks.
         past: functions that carry the past, M, for "network".
+
+    Raises:
+        ConfigError: X01 for another `by`.
     """
 
     def __init__(
         self, dim: int, states: int, context: int, by: By, hidden: int = 64, past: int = 0
     ):
         super().__init__()
+        require_one_of(By, "by", by)
         self.dim, self.by = dim, by
         wide = dim * (1 + states)
         self.network = None if by == "guide" else _silent(mlp(context + wide, hidden, dim))

@@ -6,7 +6,7 @@
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class FractionalPrior(Part):
         speeds: processes per coordinate, K.
 
     Raises:
-        ConfigError: X01 for numbers out of range, or an index of time with stationary increments.
+        ConfigError: X01 for words or numbers out of range, or an index of time with stationary increments.
     """
 
     def __init__(
@@ -72,6 +72,9 @@ class FractionalPrior(Part):
         speeds: int = 7,
     ):
         super().__init__()
+        require_one_of(Index, "index", index)
+        require_one_of(Kind, "kind", kind)
+        require_one_of(Diffusion, "diffusion", diffusion)
         if not LEAST < hurst < MOST or not 0 < step <= horizon or speeds < 2 or dim < 1:
             raise ConfigError(
                 "X01",
@@ -165,6 +168,13 @@ class FractionalPrior(Part):
         return Equation(
             linear, None if residual is None else drift, None if factor is None else spread
         )
+
+
+def require_one_of(words: Any, name: str, value: str) -> None:
+    """X01 unless the value is one of the words of a Literal."""
+    if value not in get_args(words):
+        known = ", ".join(get_args(words))
+        raise ConfigError("X01", f"{name}={value!r}", f"one of {known}", "Check the spelling")
 
 
 def scale(raw: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from ..nets import local_features
 from .base import Model
 from .bounds import Bound, bounded, normal_density, two_bounds, weights
 from .fractional_posterior import By, FractionalPosterior, Scene, log_evidence
-from .fractional_prior import QUICK, Diffusion, FractionalPrior, Index, Kind, scale
+from .fractional_prior import QUICK, Diffusion, FractionalPrior, Index, Kind, require_one_of, scale
 
 SOON = 0.01  # in units of t: nearer than this to the next value the networks see no difference
 MOST_STATES = 2_000_000  # of one walk in `sample`: draws x series x rows
@@ -63,7 +63,7 @@ class FractionalSDE(Model):
             control by a network alone needs where H < 1/2.
 
     Raises:
-        ConfigError: X01 for dt with grading, or by="guide" for an equation that is not linear.
+        ConfigError: X01 for dt with grading, and for words or numbers that are not among those above.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class FractionalSDE(Model):
         grading: tuple[int, float] | None = None,
     ):
         super().__init__()
+        require_one_of(Bound, "bound", bound)
         if dt is not None and grading is not None:
             raise ConfigError(
                 "X01",

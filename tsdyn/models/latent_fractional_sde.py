@@ -15,7 +15,7 @@ from ..maths.near import near
 from .base import Model
 from .bounds import Bound, bounded, normal_density, two_bounds, weights
 from .fractional_posterior import By, FractionalPosterior, Scene
-from .fractional_prior import Diffusion, FractionalPrior, Index, Kind
+from .fractional_prior import Diffusion, FractionalPrior, Index, Kind, require_one_of
 from .fractional_sde import MOST_STATES
 from .latent_parts import Decoder, Encoder, Encoding
 
@@ -70,6 +70,7 @@ class LatentFractionalSDE(Model):
         dt: float | None = None,
     ):
         super().__init__()
+        require_one_of(Bound, "bound", bound)
         if (encoder.latent, encoder.content) != (decoder.latent, decoder.content):
             raise ConfigError(
                 "X01",

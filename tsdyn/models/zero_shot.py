@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from ..batch import Paths
 from ..data.files import digest
 from ..data.jump_data import JumpData
-from ..errors import CheckpointError, DataError
+from ..errors import CheckpointError, ConfigError, DataError
 from ..maths.emissions import Misread
 from ..maths.jump_counts import require_states
 from ..maths.jump_em import Hidden, hidden_em
@@ -94,8 +94,11 @@ def zero_shot(
             unknown.
 
     Raises:
+        ConfigError: X01 for another `refine`.
         DataError: D14 for labels that are no states, D10 where no path was seen twice.
     """
+    if refine not in (None, "em"):
+        raise ConfigError("X01", f"refine={refine!r}", 'None or "em"', "Check the spelling")
     seen = paths.mask[..., 0]
     if not bool((seen.sum(1) > 1).any()):
         raise DataError(
