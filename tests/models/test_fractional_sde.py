@@ -1,6 +1,7 @@
 """Models with fractional noise against exact Gaussian laws, simulation from the prior, and known bridges."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -232,6 +233,16 @@ def test_gradients_reach_everything():
         model.loss(*(seen._replace(mask=m) for m in (seen.mask, seen.mask))).backward()
         silent = [k for k, p in model.named_parameters() if p.grad is None or not p.grad.any()]
         assert not silent, (arguments, silent)
+
+
+def test_series_longer_than_the_memory_are_warned_of():
+    seen = scattered(exact_motion(0.6))  # over 10 units of time
+    with pytest.warns(UserWarning, match="made for 3"):
+        FractionalSDE(1, hurst=0.6, horizon=3.0, step=0.5).evidence(seen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FractionalSDE(1, hurst=0.6, horizon=10.0, step=0.5).evidence(seen)
+        FractionalSDE(1, index="fixed", horizon=3.0, step=0.5).evidence(seen)
 
 
 def test_saved_and_loaded(tmp_path):

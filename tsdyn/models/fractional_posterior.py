@@ -10,6 +10,7 @@ a forecast must.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -26,6 +27,7 @@ from .base import Part
 from .fractional_prior import FractionalPrior, require_one_of
 
 By = Literal["guide", "guide_and_network", "network"]
+BEYOND = 1.5  # horizons; a forecast may run a little over
 MOST = 50.0  # of |u|: a divergence stays finite
 
 
@@ -85,7 +87,7 @@ class FractionalPosterior(Part):
             landing: give the cost of that name its gradient, for one more evaluation of the control.
         """
         t0 = scene.t[:, 0].double()
-        steps = _steps(scene, dt, grading)
+        steps = _steps(prior, scene, dt, grading)
         moving = motion(prior.approximation(times(steps)), steps)
         equation = prior.equation()
         linear = chain(moving, equation.linear)
@@ -161,7 +163,7 @@ class FractionalPosterior(Part):
 
 def log_evidence(prior: FractionalPrior, scene: Scene) -> Tensor:
     """log p(targets) for a linear prior, where each is x + N(0, 1 / precision): (B,), by one pass backwards."""
-    steps = _steps(scene, None, None)
+    steps = _steps(prior, scene, None, None)
     moving = motion(prior.approximation(times(steps)), steps)
     linear = prior.equation().linear
     potentials = gathered(steps, scene)
@@ -175,9 +177,18 @@ def log_evidence(prior: FractionalPrior, scene: Scene) -> Tensor:
     return value + (constant.where(there, 0.0) - alone).sum((1, 2))
 
 
-def _steps(scene: Scene, dt: float | None, grading: tuple[int, float] | None) -> Grid:
+def _steps(
+    prior: FractionalPrior, scene: Scene, dt: float | None, grading: tuple[int, float] | None
+) -> Grid:
     """The steps from the first of the times of every series on, counted from there."""
     since = scene.t.double() - scene.t[:, :1].double()
+    longest = float(since.max()) if since.numel() else 0.0
+    if prior.states > 1 and longest > BEYOND * prior.horizon:
+        warnings.warn(
+            f"A series goes on for {longest:g} units of time, and the memory of the model was made for {prior.horizon:g}: beyond, "
+            f"it fades too soon. Give horizon={math.ceil(longest)} or more (in median gaps, inside Scaled).",
+            stacklevel=2,
+        )
     return grid(since, dt) if grading is None else graded(since, *grading)
 
 
